@@ -1,0 +1,1 @@
+"""Reference data: frames, graphs, neighbour lists, readers, splits and statistics."""

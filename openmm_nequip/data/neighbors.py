@@ -1,0 +1,46 @@
+"""Neighbour lists by vesin: all pairs closer than the cutoff, every periodic image counted."""
+
+import numpy as np
+from ase.geometry import complete_cell
+from vesin import NeighborList
+
+from .frame import FloatArray, IntArray
+
+
+def neighbor_list(
+    positions: FloatArray,
+    cell: FloatArray | None,
+    pbc: tuple[bool, bool, bool],
+    cutoff: float,
+) -> tuple[IntArray, IntArray]:
+    """Find all directed pairs ``i <- j`` within `cutoff`.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[N, 3]``; they may lie outside the cell.
+    cell
+        Lattice vectors as rows, Å, shape ``[3, 3]``, or `None`.
+    pbc
+        Periodic directions; the others see no images.
+    cutoff
+        Å. The cell may be smaller than the cutoff.
+
+    Returns
+    -------
+    edge_index
+        Shape ``[2, E]``: receiving, sending atom.
+    shifts
+        Shape ``[E, 3]``: lattice translations of the sending atom.
+    """
+    if len(positions) == 0:
+        return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int64)
+    finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    i, j, shifts = finder.compute(
+        points=np.ascontiguousarray(positions, dtype=np.float64),
+        box=complete_cell(np.zeros((3, 3)) if cell is None else cell),
+        periodic=np.zeros(3, bool) if cell is None else np.asarray(pbc),
+        quantities="ijS",
+    )
+    edge_index = np.stack([i, j]).astype(np.int64)
+    return edge_index, shifts.astype(np.int64)

@@ -1,0 +1,1 @@
+"""Training: from labelled frames to a model file, interruptible at any moment."""

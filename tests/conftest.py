@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # small systems; and several test processes share the machine
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """Folder of reference data beside the checkout; tests that need it skip where it is absent."""
+    beside = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("OPENMM_NEQUIP_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no reference data at {folder} (set OPENMM_NEQUIP_DATA)")
+    return folder
