@@ -252,8 +252,7 @@ class NequIP(nn.Module):
         energies = self.readout(h).squeeze(1).double()
         energies = self.shifts[types] + self.scales[types] * energies
         if self.zbl is not None:
-            repulsion = self.zbl(r, types[i], types[j]) * self.basis.cutoff(x)
-            energies = energies.index_add(0, i, repulsion)
+            energies = energies.index_add(0, i, self.zbl(r, x, types[i], types[j]))
         return energies
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .radial import PolynomialCutoff
+
 # Ziegler, Biersack & Littmark (1985): universal screening function; lengths in Å, energies in eV.
 _COULOMB = 14.399645  # e²/(4πε₀), eV·Å
 _LENGTH = 0.46850
@@ -14,7 +16,9 @@ _DECAYS = (0.20162, 0.40290, 0.94229, 3.19980)
 
 
 class ZBL(nn.Module):
-    """Half the Ziegler-Biersack-Littmark repulsion per directed edge.
+    """Half the Ziegler-Biersack-Littmark repulsion per directed edge, times the envelope.
+
+    The envelope has p = 6 whatever the network's, as in NequIP's default.
 
     Parameters
     ----------
@@ -33,11 +37,15 @@ class ZBL(nn.Module):
         # half of e²/(4πε₀) Z_i Z_j to each direction of the pair; inverse screening lengths
         self.register_buffer("charges", z * math.sqrt(0.5 * _COULOMB), persistent=False)
         self.register_buffer("inverse_lengths", z.pow(_POWER) / _LENGTH, persistent=False)
-        self.register_buffer("amplitudes", torch.tensor(_AMPLITUDES).double(), persistent=False)
-        self.register_buffer("decays", torch.tensor(_DECAYS).double(), persistent=False)
+        amplitudes = torch.tensor(_AMPLITUDES, dtype=torch.float64)
+        decays = torch.tensor(_DECAYS, dtype=torch.float64)
+        self.register_buffer("amplitudes", amplitudes, persistent=False)
+        self.register_buffer("decays", decays, persistent=False)
+        self.cutoff = PolynomialCutoff(6.0)
 
-    def forward(self, r: Tensor, types_i: Tensor, types_j: Tensor) -> Tensor:
-        """Return the energy of each edge, eV, shape ``[E]``, before any cutoff."""
-        x = (self.inverse_lengths[types_i] + self.inverse_lengths[types_j]) * r
-        screening = torch.exp(-x.unsqueeze(1) * self.decays) @ self.amplitudes
-        return self.charges[types_i] * self.charges[types_j] / r * screening
+    def forward(self, r: Tensor, x: Tensor, types_i: Tensor, types_j: Tensor) -> Tensor:
+        """Return the energy of each edge, eV, shape ``[E]``; `x` is r over the pair's cutoff."""
+        scaled = (self.inverse_lengths[types_i] + self.inverse_lengths[types_j]) * r
+        screening = torch.exp(-scaled.unsqueeze(1) * self.decays) @ self.amplitudes
+        coulomb = self.charges[types_i] * self.charges[types_j] / r
+        return coulomb * screening * self.cutoff(x)
