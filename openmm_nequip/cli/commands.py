@@ -1,0 +1,4 @@
+"""Registers every command with the application, in the order in which help lists them."""
+
+# isort: skip_file
+from . import train, evaluate, simulate, analyze, info, doctor  # noqa: F401
