@@ -1,4 +1,4 @@
-"""``openmm-nequip info`` and ``openmm-nequip models``: what a model file is, and what is bundled."""
+"""``openmm-nequip info`` and ``models``: what a model file is, and what is bundled."""
 
 from typing import Annotated, Any
 
