@@ -1,0 +1,137 @@
+"""Whatever ASE reads: extended XYZ, databases, and its other formats, which are in eV and Å."""
+
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import ase.db
+import ase.io
+from ase import Atoms
+from ase.io.extxyz import read_xyz
+from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
+
+from ...errors import InputError
+from .labels import label_keys, matrix
+from .record import Convention, Keys, Record, Source
+from .units import file_unit
+
+
+def read_extxyz(path: Path, keys: Keys) -> Source:
+    """Open an extended XYZ file; its convention is eV and Å."""
+    convention = Convention("eV", "Å", reason="extended XYZ is in eV and Å unless declared")
+    return Source("extxyz", convention, _extxyz_records(path, keys))
+
+
+def read_database(path: Path, keys: Keys) -> Source:
+    """Open an ASE database; units that SchNetPack notes in its metadata are used."""
+    try:
+        with ase.db.connect(path) as database:
+            metadata = dict(database.metadata)
+    except Exception as error:  # ASE raises what sqlite3, json, ... raise
+        raise InputError(f"{path} is not an ASE database: {_one_line(error)}") from None
+    convention = Convention("eV", "Å", reason="ASE databases are in eV and Å unless declared")
+    if "_distance_unit" in metadata:
+        units = metadata.get("_property_unit_dict", {})
+        names = label_keys(dict.fromkeys(units), keys, str(path))
+        convention = Convention(
+            energy=file_unit(units.get(names.get("energy"))),
+            length=file_unit(metadata["_distance_unit"]),
+            force=file_unit(units.get(names.get("forces", names.get("gradient")))),
+            origin="file attribute",
+            reason="units from the metadata of the database",
+        )
+    return Source("ase-db", convention, _database_records(path, keys))
+
+
+def read_any(path: Path, keys: Keys, format: str | None) -> Source:
+    """Open a file of any other format that ASE knows."""
+    try:
+        name = format or filetype(str(path))
+    except UnknownFileTypeError:
+        raise InputError(f"{path} is of no format that ASE knows; give format=...") from None
+    convention = Convention(
+        "eV", "Å", reason=f"ASE converts the format '{name}' to eV and Å", fixed=True
+    )
+    return Source(name, convention, _any_records(path, keys, name))
+
+
+def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
+    """Return the record of ASE atoms with whatever labels they carry."""
+    values: dict[str, Any] = {**atoms.info, **atoms.arrays}
+    for extra in ("key_value_pairs", "data"):
+        values.update(values.pop(extra, {}))
+    if atoms.calc is not None:  # raw results: get_forces() would zero those of fixed atoms
+        values.update({k: v for k, v in atoms.calc.results.items() if v is not None})
+    names = label_keys(values, keys, where)
+    labels = {
+        label: matrix(values[name]) if label in ("stress", "virial") else values[name]
+        for label, name in names.items()
+    }
+    return Record(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        cell=atoms.cell.complete().array if atoms.cell.rank else None,
+        pbc=tuple(bool(periodic) for periodic in atoms.pbc),  # type: ignore[arg-type]
+        labels=labels,
+        found=tuple(k for k in values if k not in ("numbers", "positions")),
+    )
+
+
+def _extxyz_records(path: Path, keys: Keys) -> Iterator[Record]:
+    """Split the file by its atom counts, so that one bad frame does not end the reading."""
+    with open_with_compression(path, "rt") as file:
+        for index in itertools.count():
+            record = _next_extxyz(file, keys, f"{path}, frame {index}")
+            if record is None:
+                return
+            yield record
+            if record.problem and record.problem.endswith(_LOST):
+                return
+
+
+_LOST = "so nothing after it can be read"
+
+
+def _next_extxyz(file: TextIO, keys: Keys, where: str) -> Record | None:
+    count = file.readline()
+    while count.isspace():
+        count = file.readline()
+    if not count:
+        return None
+    if not count.strip().isdigit():
+        text = count.strip()[:40]
+        return Record(problem=f"expected the number of atoms, found '{text}', {_LOST}")
+    lines = [count, *itertools.islice(file, int(count) + 1)]
+    if len(lines) < int(count) + 2:
+        return Record(problem=f"the file ends before atom {int(count)} of the frame")
+    try:
+        atoms = next(read_xyz(io.StringIO("".join(lines)), 0))
+    except Exception as error:  # whatever the text made ASE's parser stumble over
+        return Record(problem=f"cannot be parsed: {_one_line(error)}")
+    return record_of(atoms, keys, where)
+
+
+def _database_records(path: Path, keys: Keys) -> Iterator[Record]:
+    with ase.db.connect(path) as database:
+        for index, row in enumerate(database.select()):
+            atoms = row.toatoms(add_additional_information=True)
+            yield record_of(atoms, keys, f"{path}, frame {index}")
+
+
+def _any_records(path: Path, keys: Keys, format: str) -> Iterator[Record]:
+    frames = ase.io.iread(path, index=":", format=format)
+    for index in itertools.count():
+        try:
+            atoms = next(frames)
+        except StopIteration:
+            return
+        except Exception as error:  # ASE's parsers raise anything
+            yield Record(problem=f"ASE cannot parse it: {_one_line(error)}, {_LOST}")
+            return
+        yield record_of(atoms, keys, f"{path}, frame {index}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,257 @@
+"""What a network needs to know about its data: neighbours, force scales, reference energies."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ..errors import InputError
+from .dataset import TypeMap
+from .frame import FloatArray, Frame, IntArray
+from .neighbors import neighbor_list
+
+ReferenceMethod = Literal["auto", "isolated", "least-squares"]
+EdgeCutoffs = Mapping[str, float | Mapping[str, float]]
+
+_SAME_ENERGY = 1e-3  # eV; two isolated atoms of one element that differ by more are suspicious
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of a training set.
+
+    Attributes
+    ----------
+    num_frames, num_atoms
+        Totals.
+    avg_num_neighbors
+        Mean number of neighbours of an atom within the cutoff.
+    avg_num_neighbors_per_type
+        The same for the atoms of each type.
+    force_rms
+        Root mean square of the force components, eV/Å; `None` without forces.
+    force_rms_per_type
+        The same for the atoms of each type.
+    reference_energies
+        Energy per atom of each element, eV: the part of the total that composition explains.
+    reference_source
+        Where they come from: ``"given"``, ``"isolated atoms"`` or ``"least squares"``; ``"none"``
+        where no frame has an energy.
+    energy_rms_per_atom
+        Root mean square of what the reference energies leave of the energy, eV per atom.
+    notes
+        Sentences that the user should see.
+    """
+
+    num_frames: int
+    num_atoms: int
+    avg_num_neighbors: float
+    avg_num_neighbors_per_type: dict[str, float]
+    force_rms: float | None
+    force_rms_per_type: dict[str, float]
+    reference_energies: dict[str, float]
+    reference_source: str
+    energy_rms_per_atom: float | None
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Return the statistics as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Statistics":
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def compute_statistics(
+    frames: Iterable[Frame],
+    elements: Sequence[str],
+    r_max: float,
+    *,
+    per_edge_type_cutoff: EdgeCutoffs | None = None,
+    reference_energies: ReferenceMethod | Mapping[str, float] = "auto",
+    isolated_atoms: Iterable[Frame] = (),
+) -> Statistics:
+    """Compute the statistics of a training set in one pass over its frames.
+
+    Parameters
+    ----------
+    frames
+        Labelled configurations; they need not be in memory together.
+    elements
+        Chemical symbols in the order of the potential's types.
+    r_max
+        Cutoff, Å.
+    per_edge_type_cutoff
+        Shorter cutoffs, Å, as ``{centre: cutoff}`` or ``{centre: {neighbour: cutoff}}``; pairs
+        not named have `r_max`.
+    reference_energies
+        Energies by element in eV; or ``"isolated"`` to take them from single-atom frames;
+        ``"least-squares"`` to fit them to the compositions; ``"auto"`` for the first of these two
+        that the data allows.
+    isolated_atoms
+        Single-atom frames from elsewhere, in addition to those among `frames`.
+
+    Raises
+    ------
+    InputError
+        There are no frames, an element is missing from `elements` or from the reference energies,
+        or isolated atoms of one element differ in energy.
+    """
+    type_map = TypeMap(elements)
+    cutoffs = edge_cutoffs(elements, r_max, per_edge_type_cutoff)
+    atoms = np.zeros(len(elements))
+    neighbors = np.zeros(len(elements))
+    force_squares = np.zeros(len(elements))
+    force_atoms = np.zeros(len(elements))
+    compositions: list[FloatArray] = []
+    energies: list[float] = []
+    singles: dict[str, float] = {}
+    num_frames = 0
+    for frame in isolated_atoms:
+        _add_single(frame, singles)
+    for frame in frames:
+        num_frames += 1
+        types = type_map(frame.numbers, frame.source)
+        composition = _count(types, elements)
+        atoms += composition
+        centers = _centers(frame, types, r_max, cutoffs)
+        neighbors += _count(types[centers], elements)
+        if frame.forces is not None:
+            squares = (frame.forces**2).sum(axis=1)
+            force_squares += np.bincount(types, squares, minlength=len(elements))
+            force_atoms += composition
+        if frame.energy is not None:
+            _add_single(frame, singles)
+            compositions.append(composition)
+            energies.append(frame.energy)
+    if num_frames == 0:
+        raise InputError("there are no frames to compute statistics from")
+
+    counts = np.array(compositions).reshape(-1, len(elements))
+    references, source, notes = _references(
+        reference_energies, singles, counts, np.array(energies), elements
+    )
+    energy_rms = None
+    if energies:
+        residual = np.array(energies) - counts @ np.array([references[e] for e in elements])
+        energy_rms = float(np.sqrt(np.mean((residual / counts.sum(axis=1)) ** 2)))
+    per_type = {e: k for k, e in enumerate(elements)}
+    return Statistics(
+        num_frames=num_frames,
+        num_atoms=int(atoms.sum()),
+        avg_num_neighbors=float(neighbors.sum() / atoms.sum()),
+        avg_num_neighbors_per_type={
+            e: float(neighbors[k] / atoms[k]) for e, k in per_type.items() if atoms[k]
+        },
+        force_rms=_rms(force_squares.sum(), force_atoms.sum()),
+        force_rms_per_type={
+            e: float(np.sqrt(force_squares[k] / (3 * force_atoms[k])))
+            for e, k in per_type.items()
+            if force_atoms[k]
+        },
+        reference_energies=references,
+        reference_source=source,
+        energy_rms_per_atom=energy_rms,
+        notes=notes,
+    )
+
+
+def edge_cutoffs(
+    elements: Sequence[str], r_max: float, per_edge_type_cutoff: EdgeCutoffs | None
+) -> FloatArray | None:
+    """Return the cutoff of each (centre, neighbour) pair of types, shape ``[T, T]``, or `None`."""
+    if per_edge_type_cutoff is None:
+        return None
+    cutoffs = np.full((len(elements), len(elements)), float(r_max))
+    for i, centre in enumerate(elements):
+        given = per_edge_type_cutoff.get(centre, r_max)
+        for j, neighbor in enumerate(elements):
+            cutoffs[i, j] = given.get(neighbor, r_max) if isinstance(given, Mapping) else given
+    return cutoffs
+
+
+def _count(types: IntArray, elements: Sequence[str]) -> FloatArray:
+    return np.bincount(types, minlength=len(elements)).astype(np.float64)
+
+
+def _centers(frame: Frame, types: IntArray, r_max: float, cutoffs: FloatArray | None) -> IntArray:
+    """Return the centre atom of every neighbour pair."""
+    (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, r_max)
+    if cutoffs is None:
+        return i
+    vectors = frame.positions[j] - frame.positions[i]
+    if frame.cell is not None:
+        vectors = vectors + shifts @ frame.cell
+    return i[np.linalg.norm(vectors, axis=1) < cutoffs[types[i], types[j]]]
+
+
+def _add_single(frame: Frame, singles: dict[str, float]) -> None:
+    """Note the energy of a frame that is one atom in vacuum."""
+    if len(frame) != 1 or frame.cell is not None or frame.energy is None:
+        return
+    symbol = chemical_symbols[frame.numbers[0]]
+    known = singles.setdefault(symbol, frame.energy)
+    if abs(known - frame.energy) > _SAME_ENERGY:
+        raise InputError(
+            f"isolated {symbol} atoms have different energies: {known:.4f} eV and "
+            f"{frame.energy:.4f} eV ({frame.source}); keep the right one or give the reference "
+            "energies"
+        )
+
+
+def _references(
+    request: ReferenceMethod | Mapping[str, float],
+    singles: Mapping[str, float],
+    compositions: FloatArray,
+    energies: FloatArray,
+    elements: Sequence[str],
+) -> tuple[dict[str, float], str, list[str]]:
+    if isinstance(request, Mapping):
+        missing = [e for e in elements if e not in request]
+        if missing:
+            raise InputError(f"reference energies lack {', '.join(missing)}; give one per element")
+        return {e: float(request[e]) for e in elements}, "given", []
+    missing = [e for e in elements if e not in singles]
+    if request == "isolated" and missing:
+        raise InputError(
+            f"no isolated-atom frame for {', '.join(missing)}: add one (a single atom without a "
+            "cell), or use reference_energies='least-squares'"
+        )
+    if request in ("auto", "isolated") and not missing:
+        return {e: float(singles[e]) for e in elements}, "isolated atoms", []
+    if request not in ("auto", "least-squares"):
+        raise InputError(
+            f"reference_energies: '{request}' is not 'auto', 'isolated', 'least-squares' or "
+            "a value for each element"
+        )
+    if len(energies) == 0:
+        return dict.fromkeys(elements, 0.0), "none", ["no energies: reference energies are zero"]
+    return _least_squares(compositions, energies, elements)
+
+
+def _least_squares(
+    compositions: FloatArray, energies: FloatArray, elements: Sequence[str]
+) -> tuple[dict[str, float], str, list[str]]:
+    """Fit energy per atom to composition; of several exact fits take that of least norm."""
+    atoms = compositions.sum(axis=1)
+    solution, _, rank, _ = np.linalg.lstsq(
+        compositions / atoms[:, None], energies / atoms, rcond=1e-10
+    )
+    notes = []
+    if rank < len(elements):
+        notes.append(
+            f"the compositions of the data determine {rank} of {len(elements)} reference energies "
+            f"({', '.join(elements)}), so the smallest ones that fit were taken: good for these "
+            "compositions, meaningless for single atoms or other compositions"
+        )
+    values = dict(zip(elements, solution.tolist(), strict=True))
+    return values, "least squares", notes
+
+
+def _rms(squares: float, atoms: float) -> float | None:
+    return float(np.sqrt(squares / (3 * atoms))) if atoms else None

@@ -1,0 +1,275 @@
+"""Data sets larger than memory: packed frames and their neighbour lists in one HDF5 file."""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+from .dataset import Targets, TypeMap
+from .fingerprint import Fingerprint, geometry_hash
+from .frame import Frame
+from .graph import Graph
+from .neighbors import neighbor_list
+
+SCHEMA = 1
+_BUFFERED_FRAMES = 1000
+
+# One row per frame, atom or edge; few datasets, so that an item costs few reads.
+_TABLES: dict[str, tuple[tuple[int, ...], str]] = {
+    "frames": ((19,), "f8"),  # energy, stress, cell
+    "pbc": ((3,), "u1"),
+    "geometry": ((32,), "u1"),  # hash
+    "atom_end": ((), "i8"),  # where the frame's rows end
+    "edge_end": ((), "i8"),
+    "numbers": ((), "u1"),
+    "atoms": ((6,), "f8"),  # position, force
+    "edges": ((5,), "i4"),  # receiving, sending atom, shift
+}
+
+
+def import_h5py() -> ModuleType:
+    """Return the h5py module, or raise InputError that says how to install it."""
+    try:
+        import h5py
+    except ImportError:
+        raise InputError("HDF5 files need h5py: pip install openmm-nequip[train]") from None
+    return h5py
+
+
+def write_store(
+    frames: Iterable[Frame], path: str | Path, elements: Sequence[str], r_max: float
+) -> Path:
+    """Pack frames and their neighbour lists into one file, in bounded memory.
+
+    The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    frames
+        Labelled configurations, for example from `iter_frames`.
+    path
+        The file to write.
+    elements
+        Chemical symbols in the order of the potential's types.
+    r_max
+        Cutoff of the neighbour lists, Å.
+
+    Returns
+    -------
+    Path
+        The path of the store.
+
+    Raises
+    ------
+    InputError
+        The file exists, there are no frames, or a frame has an element that the list lacks.
+    """
+    h5py = import_h5py()
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{path} exists already; remove it or choose another name")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            _write(file, frames, TypeMap(elements), float(r_max))
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.rename(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+class StoreDataset(Dataset[tuple[Graph, Targets]]):
+    """The frames of a store, read from disk one at a time.
+
+    Every process that reads (a `DataLoader` worker, say) opens the file for itself.
+
+    Parameters
+    ----------
+    path
+        A file made by `write_store`.
+
+    Attributes
+    ----------
+    elements : list of str
+        Chemical symbols in the order of the types.
+    r_max : float
+        Cutoff of the neighbour lists, Å.
+    fingerprint : str
+        SHA-256 over the contents of the frames.
+    geometry_hashes : array
+        SHA-256 of each frame's geometry, shape ``[F, 32]``, uint8.
+
+    Raises
+    ------
+    InputError
+        The file is missing, not a store, or of another schema.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file: Any = None
+        self._owner = -1
+        if not self.path.is_file():
+            raise InputError(f"{path} does not exist")
+        try:
+            attributes = dict(self._open().attrs)
+        except OSError as error:
+            raise InputError(f"{path} is not a readable HDF5 file: {error}") from None
+        if attributes.get("schema") != SCHEMA:
+            raise InputError(
+                f"{path} is not a store of frames of this version (schema {SCHEMA}); "
+                "write it again with write_store"
+            )
+        self.elements = [str(symbol) for symbol in attributes["elements"]]
+        self.r_max = float(attributes["r_max"])
+        self.fingerprint = str(attributes["fingerprint"])
+        self._type_map = TypeMap(self.elements)
+        file = self._open()
+        self._atom_range = np.concatenate([[0], file["atom_end"][:]])
+        self._edge_range = np.concatenate([[0], file["edge_end"][:]])
+        self.close()  # a forked worker must not inherit an open file
+
+    def __len__(self) -> int:
+        return len(self._atom_range) - 1
+
+    @property
+    def geometry_hashes(self) -> NDArray[np.uint8]:
+        """SHA-256 of each frame's geometry, shape ``[F, 32]``, uint8."""
+        hashes: NDArray[np.uint8] = self._open()["geometry"][:]
+        return hashes
+
+    def __getitem__(self, index: int) -> tuple[Graph, Targets]:
+        index = self._checked(index)
+        file = self._open()
+        row = torch.from_numpy(file["frames"][index])
+        atoms = torch.from_numpy(file["atoms"][self._atoms(index)])
+        edges = torch.from_numpy(file["edges"][self._edges(index)])
+        numbers = file["numbers"][self._atoms(index)]
+        graph = Graph(
+            positions=atoms[:, :3].contiguous(),
+            types=torch.from_numpy(self._type_map(numbers)),
+            edge_index=edges[:, :2].T.contiguous().long(),
+            shifts=edges[:, 2:].double(),
+            cell=row[10:].view(1, 3, 3),
+            batch=torch.zeros(len(numbers), dtype=torch.int64),
+        )
+        targets = Targets(
+            energy=row[:1],
+            forces=atoms[:, 3:].contiguous(),
+            stress=row[1:10].view(1, 3, 3),
+            num_atoms=torch.tensor([len(numbers)]),
+        )
+        return graph, targets
+
+    def frame(self, index: int) -> Frame:
+        """Return one frame as it was written."""
+        index = self._checked(index)
+        file = self._open()
+        row = file["frames"][index]
+        atoms = file["atoms"][self._atoms(index)]
+        pbc = tuple(bool(periodic) for periodic in file["pbc"][index])
+        return Frame(
+            numbers=file["numbers"][self._atoms(index)].astype(np.int64),
+            positions=atoms[:, :3].copy(),
+            cell=row[10:].reshape(3, 3) if any(pbc) else None,
+            pbc=pbc,  # type: ignore[arg-type]
+            energy=None if np.isnan(row[0]) else float(row[0]),
+            forces=None if np.isnan(atoms[:, 3:]).any() else atoms[:, 3:].copy(),
+            stress=None if np.isnan(row[1]) else row[1:10].reshape(3, 3),
+            source=f"{self.path}:{index}",
+        )
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def _open(self) -> Any:
+        if self._file is None or self._owner != os.getpid():
+            self._file = import_h5py().File(self.path, "r")
+            self._owner = os.getpid()
+        return self._file
+
+    def _checked(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return index % len(self)
+
+    def _atoms(self, index: int) -> slice:
+        return slice(self._atom_range[index], self._atom_range[index + 1])
+
+    def _edges(self, index: int) -> slice:
+        return slice(self._edge_range[index], self._edge_range[index + 1])
+
+
+def _write(file: Any, frames: Iterable[Frame], type_map: TypeMap, r_max: float) -> None:
+    for name, (shape, dtype) in _TABLES.items():
+        rows = max(1, 65536 // (int(np.prod(shape)) * int(dtype[1])))  # chunks of 64 kB
+        file.create_dataset(
+            name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape)
+        )
+    running = Fingerprint()
+    buffer: dict[str, list[np.ndarray]] = {name: [] for name in _TABLES}
+    atom_end = edge_end = 0
+    for frame in frames:
+        type_map(frame.numbers, frame.source)
+        running.update(frame)
+        edge_index, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, r_max)
+        atom_end += len(frame)
+        edge_end += len(shifts)
+        rows_of_frame = {
+            "frames": _row(frame)[None],
+            "pbc": np.array([frame.pbc]),
+            "geometry": np.frombuffer(geometry_hash(frame), np.uint8)[None],
+            "atom_end": np.array([atom_end]),
+            "edge_end": np.array([edge_end]),
+            "numbers": frame.numbers,
+            "atoms": np.hstack([frame.positions, _or_nan(frame.forces, frame.positions.shape)]),
+            "edges": np.hstack([edge_index.T, shifts]),
+        }
+        for name, rows_of_table in rows_of_frame.items():
+            buffer[name].append(rows_of_table)
+        if len(buffer["frames"]) == _BUFFERED_FRAMES:
+            _flush(file, buffer)
+    _flush(file, buffer)
+    if atom_end == 0:
+        raise InputError("there are no frames to write")
+    file.attrs["schema"] = SCHEMA
+    file.attrs["elements"] = type_map.elements
+    file.attrs["r_max"] = r_max
+    file.attrs["fingerprint"] = running.hexdigest()
+
+
+def _flush(file: Any, buffer: dict[str, list[np.ndarray]]) -> None:
+    for name, pieces in buffer.items():
+        if pieces:
+            table = file[name]
+            rows = np.concatenate(pieces)
+            table.resize(len(table) + len(rows), axis=0)
+            table[len(table) - len(rows) :] = rows
+            pieces.clear()
+
+
+def _row(frame: Frame) -> np.ndarray:
+    energy = np.nan if frame.energy is None else frame.energy
+    cell = np.zeros(9) if frame.cell is None else frame.cell.ravel()
+    return np.concatenate([[energy], _or_nan(frame.stress, (3, 3)).ravel(), cell])
+
+
+def _or_nan(array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(shape, np.nan) if array is None else array
