@@ -1,0 +1,253 @@
+"""`MLPotential('nequip')`: what openmm-ml asks of a potential. Imports neither torch nor e3nn.
+
+Every program that imports openmm-ml loads this file, so nothing here may fail at import.
+"""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import openmm
+from openmm.app import Topology
+from openmmml.mlpotential import (
+    EmbeddingFactory,
+    MLPotential,
+    MLPotentialImpl,
+    MLPotentialImplFactory,
+)
+
+from .errors import InputError, did_you_mean
+
+#: Suffixes of the files that openmm-ml's own 'nequip' potential runs.
+UPSTREAM_SUFFIXES = (".ckpt", ".nequip.zip", ".nequip.pth", ".nequip.pt2")
+MECHANICAL = "mechanical"
+
+
+class NequIPFactory(MLPotentialImplFactory):
+    """Creates the potential behind ``MLPotential('nequip', ...)``."""
+
+    def createImpl(
+        self,
+        name: str,
+        model: str | None = None,
+        modelPath: str | Path | None = None,
+        lengthScale: float | None = None,
+        energyScale: float | None = None,
+        **unknown: Any,
+    ) -> MLPotentialImpl:
+        """Load a potential, or hand upstream NequIP's own files to openmm-ml.
+
+        Parameters
+        ----------
+        name
+            The name the user gave to `MLPotential`.
+        model
+            Name of a bundled potential; the default one if neither this nor `modelPath` is given.
+        modelPath
+            A model file (``.safetensors``), or with `lengthScale` and `energyScale` a file of the
+            `nequip` package (``.ckpt``, ``.nequip.zip``, ``.nequip.pth``, ``.nequip.pt2``), which
+            goes to openmm-ml's own implementation.
+        lengthScale, energyScale
+            Units of an upstream file in nm and kJ/mol; our model files carry theirs.
+
+        Raises
+        ------
+        InputError
+            The arguments contradict each other, or the file is missing or damaged.
+        """
+        if unknown:
+            word, known = next(iter(unknown)), ["model", "modelPath", "lengthScale", "energyScale"]
+            hint = did_you_mean(word, known)
+            raise InputError(f"MLPotential('{name}'): unknown argument '{word}'{hint}")
+        if model is not None and modelPath is not None:
+            raise InputError("give 'model' (a bundled name) or 'modelPath' (a file), not both")
+        scaled = lengthScale is not None or energyScale is not None
+        if modelPath is not None and str(modelPath).endswith(UPSTREAM_SUFFIXES):
+            if lengthScale is None or energyScale is None:
+                raise InputError(
+                    f"'{modelPath}' is a file of the nequip package: give lengthScale and "
+                    "energyScale (its units in nm and kJ/mol) to run it through openmm-ml, or "
+                    "convert it once with openmm_nequip.interop.nequip.from_checkpoint"
+                )
+            from openmmml.models.nequippotential import NequIPPotentialImplFactory
+
+            return NequIPPotentialImplFactory().createImpl(
+                name, str(modelPath), lengthScale, energyScale
+            )
+        if scaled:
+            raise InputError(
+                "lengthScale and energyScale belong to files of the nequip package "
+                f"({', '.join(UPSTREAM_SUFFIXES)}); a model file knows its units: leave them out"
+            )
+        return NequIPPotentialImpl(modelPath if modelPath is not None else model)
+
+
+class NequIPPotentialImpl(MLPotentialImpl):
+    """A loaded potential that adds itself to OpenMM Systems.
+
+    Parameters
+    ----------
+    model
+        Path of a model file or name of a bundled potential; `None` is the default potential.
+    """
+
+    def __init__(self, model: str | Path | None = None):
+        from .modelfile import DEFAULT_MODEL, find_model, load_file
+
+        self.potential = load_file(find_model(DEFAULT_MODEL if model is None else model))
+
+    def addForces(
+        self,
+        topology: Topology,
+        system: openmm.System,
+        atoms: Iterable[int] | None,
+        forceGroup: int,
+        **args: Any,
+    ) -> None:
+        """Add the potential to `system`; called by `MLPotential.createSystem` and embeddings.
+
+        Parameters
+        ----------
+        topology, system, atoms, forceGroup
+            As openmm-ml defines them; `atoms` may be in any order, `None` is all.
+        precision : {None, 'single', 'double'}
+            Precision of the network; `None` keeps that of the model file.
+        device : str, optional
+            Where torch computes, such as ``'cuda:0'``; by default the device on which OpenMM
+            keeps the positions (`PythonForce`: a GPU if there is one).
+        force : {'auto', 'torch', 'python-torch', 'python'}
+            OpenMM force that carries the potential; ``'auto'`` is the fastest that works here.
+        engine : {'auto', 'reference'}
+            Implementation of the network.
+        atomTypes : list of str or int, optional
+            Type of each atom by name or index, for potentials with several types per element.
+        returnEnergyType : {'energy', 'interaction_energy'}
+            Total energy, or without the energies of the isolated atoms.
+
+        Raises
+        ------
+        InputError
+            Bad atoms, unknown elements, a box too small for the cutoff, or a bad keyword.
+        """
+        from .md.force import add_force
+        from .md.options import ForceOptions, atom_types
+
+        indices = None if atoms is None else [int(atom) for atom in atoms]
+        # createSystem's keywords are all ours; an embedding passes on what others read
+        options = ForceOptions.from_keywords(args, others=() if indices is None else None)
+        types = atom_types(self.potential, topology, indices, options.atomTypes)
+        add_force(self.potential, topology, system, indices, types, forceGroup, options)
+
+    def createMixedSystem(
+        self,
+        topology: Topology,
+        system: openmm.System,
+        atoms: list[int],
+        forceGroup: int,
+        interpolate: bool,
+        embedding: str,
+        returnInfo: bool = False,
+        **args: Any,
+    ) -> openmm.System | dict[str, Any]:
+        """Embed the potential mechanically in a System of a conventional force field.
+
+        openmm-ml prepares the force field; this adds the potential. Beside the keywords of
+        `addForces` there are those of openmm-ml's embedding: `mlLongRange` (default False: the
+        potential ends at its cutoff) and `linkAtomDistances`.
+
+        Raises
+        ------
+        InputError
+            As `addForces`.
+        """
+        from .md.force import add_force
+        from .md.options import ForceOptions, atom_types
+
+        options = ForceOptions.from_keywords(args, others=("mlLongRange", "linkAtomDistances"))
+        types = atom_types(self.potential, topology, atoms, options.atomTypes)
+        force_field = _ForceFieldPart(bool(args.pop("mlLongRange", False)))
+        info = (
+            MLPotential._embeddingFactories[MECHANICAL]
+            .createEmbedding(MECHANICAL)
+            .createMixedSystem(
+                force_field,
+                topology,
+                system,
+                [int(atom) for atom in atoms],
+                forceGroup,
+                interpolate,
+                returnInfo=True,
+                **args,
+            )
+        )
+        link_atoms = force_field.atoms[len(types) :]  # hydrogens that cap cut bonds
+        if link_atoms:
+            types += atom_types(self.potential, info["topology"], link_atoms)
+        add_force(
+            self.potential,
+            info["topology"],
+            info["system"],
+            force_field.atoms,
+            types,
+            forceGroup,
+            options,
+            interpolate=interpolate,
+        )
+        return info if returnInfo else info["system"]
+
+    def getSupportedEmbeddings(self) -> list[str]:
+        """Mechanical embedding is ours: interpolation must not copy a `TorchForce`."""
+        return [MECHANICAL]
+
+    def getMLLongRange(self) -> bool:
+        """Return False: nothing reaches beyond the cutoff."""
+        return False
+
+
+class _ForceFieldPart(MLPotentialImpl):
+    """Stands for the potential while an embedding prepares the force field; adds nothing.
+
+    Remembers the atoms: the embedding appends link atoms to them.
+    """
+
+    def __init__(self, long_range: bool):
+        self.long_range = long_range
+        self.atoms: list[int] = []
+
+    def addForces(
+        self,
+        topology: Topology,
+        system: openmm.System,
+        atoms: Iterable[int] | None,
+        forceGroup: int,
+        **args: Any,
+    ) -> None:
+        self.atoms = list(atoms or [])
+
+    def getMLLongRange(self) -> bool:
+        return self.long_range
+
+
+class NameClaim(EmbeddingFactory):
+    """Claims the name 'nequip' for this package; not an embedding.
+
+    openmm-ml registers potentials in an undefined order and the last one wins, so its own
+    'nequip' may replace ours. Embeddings are loaded after all potentials: by then it is settled
+    who has the name, and this takes it over from openmm-ml's class, but from nobody else.
+    """
+
+    def __init__(self) -> None:
+        try:
+            current = MLPotential._implFactories.get("nequip")
+            if type(current).__module__.startswith("openmmml."):
+                MLPotential.registerImplFactory("nequip", NequIPFactory())
+        except Exception as error:  # must not break `import openmmml`
+            warnings.warn(
+                f"openmm-nequip could not register MLPotential('nequip'): {error}; "
+                "use MLPotential('openmm-nequip')",
+                stacklevel=2,
+            )
+
+    def createEmbedding(self, name: str) -> Any:
+        raise InputError(f"'{name}' is not an embedding; use embedding='{MECHANICAL}'")
