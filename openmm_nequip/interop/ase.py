@@ -1,0 +1,125 @@
+"""An ASE calculator for any `Potential`: optimisers, molecular dynamics, phonons, NEB."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from .. import load
+from ..data.frame import Frame
+from ..errors import InputError, did_you_mean
+from ..potential import Potential
+
+
+class NequIPCalculator(Calculator):
+    """Energies, forces and stress of a potential, for ASE.
+
+    Parameters
+    ----------
+    model
+        Path of a model file, name of a bundled potential, or a `Potential`.
+    engine
+        ``'auto'`` or ``'reference'``: the PyTorch network.
+    device
+        Where to evaluate, as PyTorch names it (``'cpu'``, ``'cuda'``, ``'cuda:1'``). By default
+        a `Potential` stays where it is, and a model file goes to a CUDA GPU if there is one.
+
+    Raises
+    ------
+    InputError
+        No such model, engine or device; in a calculation: an element that the potential does not
+        know, positions or a cell that are not finite, a periodic direction without a cell vector.
+
+    Notes
+    -----
+    ``energies`` are the atomic energies, eV; they add up to the energy. The stress (eV/Å³,
+    tension positive, Voigt order) exists for structures that are periodic in all three
+    directions. Directions of `atoms.pbc` that are off see no images.
+
+    Examples
+    --------
+    >>> atoms.calc = NequIPCalculator("aspirin.safetensors")
+    >>> atoms.get_potential_energy()
+    """
+
+    implemented_properties = ("energy", "free_energy", "energies", "forces", "stress")
+
+    def __init__(
+        self,
+        model: str | Path | Potential,
+        engine: str = "auto",
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        engines = ("auto", "reference")
+        if engine == "fused":
+            raise InputError("engine 'fused' is not part of this version: use 'auto'")
+        if engine not in engines:
+            raise InputError(
+                f"unknown engine '{engine}'{did_you_mean(engine, engines)}; "
+                f"known: {', '.join(engines)}"
+            )
+        if not isinstance(model, Potential):
+            model = load(model)
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device is not None:
+            try:
+                model = model.to(device)
+            except (RuntimeError, AssertionError) as error:
+                raise InputError(
+                    f"device '{device}' cannot be used: {str(error).splitlines()[0]}"
+                ) from None
+        self.potential = model.eval()
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute every property at once; ASE calls this when a result is missing."""
+        super().calculate(atoms, properties, system_changes)
+        has_stress = bool(self.atoms.pbc.all())
+        if "stress" in (properties or ()) and not has_stress:
+            raise PropertyNotImplementedError(
+                "stress is defined for structures that are periodic in all three directions"
+            )
+        graph = self.potential.to_graph(_frame(self.atoms))
+        output = self.potential(graph, forces=True, stress=has_stress)
+        energy = output.energy.item()
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": output.atomic_energies.cpu().numpy(),
+            "forces": output.forces.cpu().numpy(),
+        }
+        if has_stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(output.stress[0].cpu().numpy())
+
+
+def _frame(atoms: Atoms) -> Frame:
+    """Take the geometry from ASE; cell vectors of directions without images do not matter."""
+    if not np.isfinite(atoms.cell.array).all():
+        raise InputError(f"the cell is not finite: {atoms.cell.array.tolist()}")
+    if (atoms.pbc & ~atoms.cell.any(axis=1)).any():
+        raise InputError(
+            f"pbc is {atoms.pbc.tolist()} but a periodic direction has no cell vector: "
+            "set atoms.cell, or atoms.pbc = False"
+        )
+    x, y, z = (bool(periodic) for periodic in atoms.pbc)
+    return Frame(
+        numbers=atoms.numbers.astype(np.int64),
+        positions=atoms.positions,
+        cell=atoms.cell.complete().array if (x or y or z) else None,
+        pbc=(x, y, z),
+        source="ASE",
+    )
