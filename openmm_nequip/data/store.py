@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from .fingerprint import Fingerprint, geometry_hash
 from .frame import Frame
 from .graph import Graph
 from .neighbors import neighbor_list
+from .optional import import_h5py
+from .readers import FrameStream
 
 SCHEMA = 1
 _BUFFERED_FRAMES = 1000
@@ -33,15 +34,6 @@ _TABLES: dict[str, tuple[tuple[int, ...], str]] = {
     "atoms": ((6,), "f8"),  # position, force
     "edges": ((5,), "i4"),  # receiving, sending atom, shift
 }
-
-
-def import_h5py() -> ModuleType:
-    """Return the h5py module, or raise InputError that says how to install it."""
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("HDF5 files need h5py: pip install openmm-nequip[train]") from None
-    return h5py
 
 
 def write_store(
@@ -109,6 +101,9 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
         SHA-256 over the contents of the frames.
     geometry_hashes : array
         SHA-256 of each frame's geometry, shape ``[F, 32]``, uint8.
+    summary : str
+        What was read, in which units, and what was left out, where the store was written from
+        `iter_frames`.
 
     Raises
     ------
@@ -118,12 +113,13 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._file: Any = None
+        self._tables: dict[str, Any] = {}  # open datasets, of the process `_owner`
         self._owner = -1
         if not self.path.is_file():
             raise InputError(f"{path} does not exist")
         try:
-            attributes = dict(self._open().attrs)
+            with import_h5py().File(self.path, "r") as file:
+                attributes = dict(file.attrs)
         except OSError as error:
             raise InputError(f"{path} is not a readable HDF5 file: {error}") from None
         if attributes.get("schema") != SCHEMA:
@@ -134,10 +130,11 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
         self.elements = [str(symbol) for symbol in attributes["elements"]]
         self.r_max = float(attributes["r_max"])
         self.fingerprint = str(attributes["fingerprint"])
+        self.summary = str(attributes["summary"])
         self._type_map = TypeMap(self.elements)
-        file = self._open()
-        self._atom_range = np.concatenate([[0], file["atom_end"][:]])
-        self._edge_range = np.concatenate([[0], file["edge_end"][:]])
+        tables = self._open()
+        self._atom_range = np.concatenate([[0], tables["atom_end"][:]])
+        self._edge_range = np.concatenate([[0], tables["edge_end"][:]])
         self.close()  # a forked worker must not inherit an open file
 
     def __len__(self) -> int:
@@ -151,11 +148,11 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
 
     def __getitem__(self, index: int) -> tuple[Graph, Targets]:
         index = self._checked(index)
-        file = self._open()
-        row = torch.from_numpy(file["frames"][index])
-        atoms = torch.from_numpy(file["atoms"][self._atoms(index)])
-        edges = torch.from_numpy(file["edges"][self._edges(index)])
-        numbers = file["numbers"][self._atoms(index)]
+        tables = self._open()
+        row = torch.from_numpy(tables["frames"][index])
+        atoms = torch.from_numpy(tables["atoms"][self._atoms(index)])
+        edges = torch.from_numpy(tables["edges"][self._edges(index)])
+        numbers = tables["numbers"][self._atoms(index)]
         graph = Graph(
             positions=atoms[:, :3].contiguous(),
             types=torch.from_numpy(self._type_map(numbers)),
@@ -175,12 +172,12 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
     def frame(self, index: int) -> Frame:
         """Return one frame as it was written."""
         index = self._checked(index)
-        file = self._open()
-        row = file["frames"][index]
-        atoms = file["atoms"][self._atoms(index)]
-        pbc = tuple(bool(periodic) for periodic in file["pbc"][index])
+        tables = self._open()
+        row = tables["frames"][index]
+        atoms = tables["atoms"][self._atoms(index)]
+        pbc = tuple(bool(periodic) for periodic in tables["pbc"][index])
         return Frame(
-            numbers=file["numbers"][self._atoms(index)].astype(np.int64),
+            numbers=tables["numbers"][self._atoms(index)].astype(np.int64),
             positions=atoms[:, :3].copy(),
             cell=row[10:].reshape(3, 3) if any(pbc) else None,
             pbc=pbc,  # type: ignore[arg-type]
@@ -192,18 +189,19 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._tables:
+            self._tables["frames"].file.close()
+            self._tables = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_tables": {}}
 
-    def _open(self) -> Any:
-        if self._file is None or self._owner != os.getpid():
-            self._file = import_h5py().File(self.path, "r")
+    def _open(self) -> dict[str, Any]:
+        if not self._tables or self._owner != os.getpid():
+            file = import_h5py().File(self.path, "r")
+            self._tables = {name: file[name] for name in _TABLES}
             self._owner = os.getpid()
-        return self._file
+        return self._tables
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -252,6 +250,7 @@ def _write(file: Any, frames: Iterable[Frame], type_map: TypeMap, r_max: float) 
     file.attrs["schema"] = SCHEMA
     file.attrs["elements"] = type_map.elements
     file.attrs["r_max"] = r_max
+    file.attrs["summary"] = frames.summary() if isinstance(frames, FrameStream) else ""
     file.attrs["fingerprint"] = running.hexdigest()
 
 

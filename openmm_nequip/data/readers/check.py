@@ -11,6 +11,7 @@ from .record import Record
 from .units import Units
 
 MIN_DISTANCE = 0.3  # Å; closer atoms are an error in the data, H2 has 0.74 Å
+_SEARCH = 2.0  # Å; a cell list is slow for much smaller cutoffs
 _ASYMMETRY = 1e-3  # of the largest component; more is not a stress
 
 
@@ -122,12 +123,14 @@ def _stress(record: Record, units: Units, cell: np.ndarray) -> np.ndarray | None
 
 
 def _check_distances(frame: Frame) -> None:
-    (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, MIN_DISTANCE)
-    if len(i):
-        vector = frame.positions[j[0]] - frame.positions[i[0]]
-        if frame.cell is not None:
-            vector = vector + shifts[0] @ frame.cell
+    (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, _SEARCH)
+    vectors = frame.positions[j] - frame.positions[i]
+    if frame.cell is not None:
+        vectors = vectors + shifts @ frame.cell
+    distances = np.linalg.norm(vectors, axis=1)
+    if distances.min(initial=_SEARCH) < MIN_DISTANCE:
+        closest = distances.argmin()
         raise BadRecordError(
-            f"atoms {i[0]} and {j[0]} are {np.linalg.norm(vector):.2f} Å apart "
+            f"atoms {i[closest]} and {j[closest]} are {distances[closest]:.2f} Å apart "
             "(are the length units right?)"
         )

@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from ...errors import InputError
-from ..store import import_h5py
+from ..optional import import_h5py
 from .labels import label_keys
 from .record import Convention, Keys, Record, Source
 from .units import file_unit

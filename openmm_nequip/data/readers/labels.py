@@ -9,8 +9,8 @@ from ...errors import InputError
 from .record import Keys
 
 _STEMS = {
-    "energy": ("energy", "energies", "total_energy", "totenergy", "potential_energy", "e"),
-    "forces": ("forces", "force", "total_forces", "f"),
+    "energy": ("energy", "energies", "total_energy", "totenergy", "potential_energy"),
+    "forces": ("forces", "force", "total_forces"),
     "gradient": ("gradient", "gradients", "total_gradient"),
     "stress": ("stress",),
     "virial": ("virial", "virials"),

@@ -30,6 +30,8 @@ def read(path: Path, keys: Keys) -> Source:
     arrays = _load(path)
     numbers = _first(arrays, _NUMBERS, path, "atomic numbers")
     positions = _first(arrays, _POSITIONS, path, "positions")
+    if "R" in arrays:  # sGDML's one-letter names
+        keys = {"energy": "E", "forces": "F", **keys}
     names = label_keys(arrays, keys, str(path))
     labels = {label: arrays[name] for label, name in names.items()}
     for label, values in labels.items():

@@ -79,13 +79,7 @@ class Frames(Sequence[Frame]):
 
     def summary(self) -> str:
         """Say in a few lines what was read, in which units, and what was left out."""
-        lines = [f"{self.path}: {len(self.frames)} frames ({self.format}), {self.units}"]
-        if self.bad:
-            lines.append(f"{len(self.bad)} frames left out:")
-            lines += [f"  {bad}" for bad in self.bad[:10]]
-            if len(self.bad) > 10:
-                lines.append(f"  ... and {len(self.bad) - 10} more")
-        return "\n".join(lines)
+        return _summary(self, len(self.frames))
 
 
 class FrameStream(Iterator[Frame]):
@@ -95,6 +89,8 @@ class FrameStream(Iterator[Frame]):
     ----------
     path, format, units, bad
         As in `Frames`.
+    count
+        Number of usable frames so far.
     """
 
     def __init__(
@@ -110,6 +106,7 @@ class FrameStream(Iterator[Frame]):
         self.format = source.format
         self.units = units
         self.bad: list[BadFrame] = []
+        self.count = 0
         self._source = source
         self._require = require
         self._on_bad = on_bad
@@ -120,7 +117,9 @@ class FrameStream(Iterator[Frame]):
             if self.units.energy is None and record.labels:
                 raise unknown_units(str(self.path), self._source.convention)
             try:
-                return to_frame(record, self.units, self._require, f"{self.path}:{k}")
+                frame = to_frame(record, self.units, self._require, f"{self.path}:{k}")
+                self.count += 1
+                return frame
             except BadRecordError as problem:
                 bad = BadFrame(k, str(problem))
                 if self._on_bad == "error":
@@ -129,6 +128,10 @@ class FrameStream(Iterator[Frame]):
                     ) from None
                 self.bad.append(bad)
         raise StopIteration
+
+    def summary(self) -> str:
+        """Say in a few lines what was read so far, as `Frames.summary` does."""
+        return _summary(self, self.count)
 
 
 def iter_frames(
@@ -264,3 +267,13 @@ def _select(source: Source, index: slice | None) -> Iterator[tuple[int, Record]]
     if min(bounds) < 0:  # counted from the end: all records must be seen first
         return iter(list(records)[index])
     return islice(records, index.start, index.stop, index.step)
+
+
+def _summary(data: Frames | FrameStream, count: int) -> str:
+    lines = [f"{data.path}: {count} frames ({data.format}), {data.units}"]
+    if data.bad:
+        lines.append(f"{len(data.bad)} frames left out:")
+        lines += [f"  {bad}" for bad in data.bad[:10]]
+        if len(data.bad) > 10:
+            lines.append(f"  ... and {len(data.bad) - 10} more")
+    return "\n".join(lines)
