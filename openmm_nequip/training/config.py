@@ -1,0 +1,239 @@
+"""The configuration of a training run: every key of the YAML file, its meaning and default."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from ..architectures import Architecture
+from ..config import Config
+
+_AUTOMATIC = "left out, it is chosen automatically"
+
+
+class DataConfig(Config):
+    """Where the reference calculations are and how they are divided.
+
+    Parameters
+    ----------
+    file
+        Data file, or several, in any format that `openmm_nequip.data` reads.
+    format, keys
+        Override what is found out from the file: name of the format; names of the labels in it,
+        as in ``keys: {energy: dft_energy}``.
+    energy_unit, length_unit, force_unit
+        Units of the files, where neither format nor file tells them.
+    require
+        Labels without which a frame is bad.
+    n_train, n_val, n_test
+        A number of frames or a fraction. Left out: validation gets a tenth of the training
+        frames (50 at least), training all that remains, the test set nothing.
+    val_file, test_file
+        Separate files for validation and testing.
+    split_file
+        Indices of the frames of each set (.npz, .json; the ``split.json`` of another run).
+    on_duplicates
+        What to do with a configuration that is in two sets.
+    on_bad_frames
+        ``'error'`` refuses unconverged or broken frames, ``'skip'`` leaves them out, with a note.
+    reference_energies
+        ``'auto'``, ``'isolated_atoms'``, ``'least_squares'`` or eV by element.
+    stream_from_disk
+        Keep frames on disk instead of in memory; left out: if the data is too large for memory.
+    num_workers
+        Processes that prepare batches; 0 prepares them in the training process.
+    """
+
+    file: str | list[str]
+    format: str | None = None
+    keys: dict[str, str] | None = None
+    energy_unit: str | None = None
+    length_unit: str | None = None
+    force_unit: str | None = None
+    require: list[Literal["energy", "forces", "stress"]] = ["energy", "forces"]
+    n_train: NonNegativeInt | NonNegativeFloat | None = None
+    n_val: NonNegativeInt | NonNegativeFloat | None = None
+    n_test: NonNegativeInt | NonNegativeFloat | None = None
+    val_file: str | list[str] | None = None
+    test_file: str | list[str] | None = None
+    split_file: str | None = None
+    on_duplicates: Literal["error", "warn", "ignore"] = "error"
+    on_bad_frames: Literal["error", "skip"] = "error"
+    reference_energies: Literal["auto", "isolated_atoms", "least_squares"] | dict[str, float] = (
+        "auto"
+    )
+    stream_from_disk: bool | None = None
+    num_workers: NonNegativeInt = 0
+
+
+def _optional_fields() -> dict[str, Any]:
+    """Every key of the architecture, with its own type and checks, each optional."""
+    return {
+        name: (field.annotation | None, Field(None, description=_AUTOMATIC, **_limits(field)))
+        for name, field in Architecture.model_fields.items()
+    }
+
+
+def _limits(field: Any) -> dict[str, Any]:
+    names = ("gt", "ge", "lt", "le", "min_length")
+    return {n: getattr(limit, n) for limit in field.metadata for n in names if hasattr(limit, n)}
+
+
+#: The `model` section: a preset and any key of the architecture, which takes precedence.
+ModelConfig: Any = create_model(
+    "ModelConfig",
+    __base__=Config,
+    size=(Literal["S", "M", "L"] | None, None),
+    **_optional_fields(),
+)
+
+
+class LossWeights(Config):
+    """Weights of the mean squared errors (eV per atom)², (eV/Å)², (eV/Å³)².
+
+    Stress errors are numerically small, hence their weight.
+    """
+
+    energy: NonNegativeFloat = 1.0
+    forces: NonNegativeFloat = 1.0
+    stress: NonNegativeFloat = 100.0
+
+
+class TrainingConfig(Config):
+    """How the network is fitted.
+
+    Parameters
+    ----------
+    batch_size
+        Frames per optimizer step, over all processes.
+    max_epochs
+        Left out: enough epochs for about 20,000 optimizer steps.
+    max_time
+        Stop after this much training time, however often interrupted: seconds, ``'90min'``,
+        ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.
+    optimizer, learning_rate, weight_decay, amsgrad
+        Adam or AdamW and its parameters.
+    schedule
+        ``'cosine'`` to `min_learning_rate` at the end of the run; ``'plateau'``: times
+        `schedule_factor` when the validation loss has not improved for more than
+        `schedule_patience` validations, the run ends below `min_learning_rate`; ``'step'``: times
+        `schedule_factor` every `schedule_step_epochs`; ``'constant'``.
+    warmup_epochs
+        Linear rise of the learning rate at the start.
+    loss, loss_weights, huber_delta
+        ``'mse'`` or ``'huber'``; weights of energy per atom, forces and stress; where the Huber
+        function becomes linear, in eV and Å.
+    ema_decay
+        Averaging of the weights; 0 switches it off.
+    gradient_clip
+        Largest norm of the gradient.
+    early_stopping
+        End after this many validations without improvement.
+    val_interval
+        Epochs between validations; left out: about every 100 steps, at least every epoch.
+    checkpoint_minutes
+        Checkpoints are written at the end of epochs (as often as costs at most 5 % of the time)
+        and after this many minutes within an epoch.
+    fine_tune_from
+        Start from the weights of this model file or bundled potential.
+    fine_tune_shifts
+        Whether fine-tuning keeps the energy shifts of that model or estimates them from the data,
+        as is needed for another level of theory.
+    accelerator, devices, num_nodes, strategy
+        As for Lightning's `Trainer`.
+    num_threads
+        CPU threads of each process; left out: as many as there are cores, or OMP_NUM_THREADS.
+    """
+
+    batch_size: PositiveInt = 5
+    max_epochs: PositiveInt | None = None
+    max_time: PositiveFloat | None = None
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: PositiveFloat = 0.01
+    weight_decay: NonNegativeFloat = 0.0
+    amsgrad: bool = True
+    schedule: Literal["cosine", "plateau", "step", "constant"] = "cosine"
+    min_learning_rate: NonNegativeFloat = 1e-5
+    schedule_factor: float = Field(0.5, gt=0.0, lt=1.0)
+    schedule_patience: NonNegativeInt = 25
+    schedule_step_epochs: PositiveInt = 100
+    warmup_epochs: NonNegativeFloat = 0.0
+    loss: Literal["mse", "huber"] = "mse"
+    loss_weights: LossWeights = LossWeights()
+    huber_delta: PositiveFloat = 0.01
+    ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
+    gradient_clip: PositiveFloat | None = None
+    early_stopping: PositiveInt | None = None
+    val_interval: PositiveInt | None = None
+    checkpoint_minutes: PositiveFloat = 5.0
+    fine_tune_from: str | None = None
+    fine_tune_shifts: Literal["keep", "estimate"] = "keep"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
+    devices: PositiveInt | Literal["auto"] = 1
+    num_nodes: PositiveInt = 1
+    strategy: str = "auto"
+    num_threads: PositiveInt | None = None
+
+    @field_validator("max_time", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if self.schedule == "plateau" and self.min_learning_rate > self.learning_rate:
+            raise ValueError("'min_learning_rate' must not exceed 'learning_rate'")
+        if not any(self.loss_weights.model_dump().values()):
+            raise ValueError("one of 'loss_weights' must be positive")
+        return self
+
+
+class TrainConfig(Config):
+    """A training run; the file of smallest size has `data.file`, `data.n_train` and `model.size`.
+
+    Parameters
+    ----------
+    data, model, training
+        Sections, see their classes.
+    seed
+        Determines the split, the initial weights and the order of the frames.
+    output
+        Run folder; left out: ``runs/<name of the configuration file>``.
+    name
+        Name of the model file; left out: that of the run folder.
+    """
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()  # type: ignore[valid-type]
+    training: TrainingConfig = TrainingConfig()
+    seed: NonNegativeInt = 0
+    output: Path | None = None
+    name: str | None = Field(None, pattern=r"^[\w.+-]+$")
+
+
+def parse_duration(text: str) -> float:
+    """Turn ``'90s'``, ``'90min'``, ``'2h'``, ``'1d'`` or ``'hh:mm:ss'`` into seconds.
+
+    Raises
+    ------
+    ValueError
+        The text is none of these.
+    """
+    text = text.strip()
+    if re.fullmatch(r"(\d+:)?\d+:\d\d:\d\d", text):
+        parts = [int(part) for part in text.split(":")]
+        return float(sum(n * unit for n, unit in zip(parts[::-1], (1, 60, 3600, 86400))))  # noqa: B905
+    match = re.fullmatch(r"([\d.]+)\s*(s|min|h|d)?", text)
+    if not match:
+        raise ValueError(f"'{text}' is not a time such as 90s, 90min, 2h, 1d or 01:30:00")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, None: 1}[match[2]]

@@ -1,0 +1,93 @@
+"""The optimizer step: what Lightning needs to know about a potential in training."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..data.dataset import Targets
+from ..data.graph import Graph
+from ..potential import Potential
+from .config import TrainingConfig
+from .loss import QUANTITIES, Loss
+
+
+class PotentialModule(LightningModule):
+    """A potential with its loss and optimizer.
+
+    Parameters
+    ----------
+    potential
+        What is trained.
+    loss
+        Says what has labels.
+    config
+        Optimizer and its parameters.
+    optimizer_state
+        To go on with.
+
+    Attributes
+    ----------
+    sums : Tensor
+        Over the epoch so far: penalty, absolute error and number of labels of each quantity
+        (rows, see `loss.Terms`), over all processes where there are several; shape ``[3, 3]``.
+    signals : Tensor
+        What the first process tells the others with each step: whether to stop, whether to write
+        a checkpoint, seconds elapsed.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        loss: Loss,
+        config: TrainingConfig,
+        optimizer_state: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.potential = potential
+        self.loss = loss
+        self.config = config
+        self.optimizer_state = optimizer_state
+        self.sums = torch.zeros(3, len(QUANTITIES), dtype=torch.float64)
+        self.signals = torch.zeros(3, dtype=torch.float64)
+
+    def training_step(self, batch: tuple[Graph, Targets], batch_idx: int) -> Tensor:
+        """Return the loss of a batch; its gradients, averaged over processes, are those of one."""
+        graph, targets = batch
+        output = self.potential(graph, forces=self.loss.forces, stress=self.loss.stress)
+        terms = self.loss.terms(output, targets)
+        sums = torch.stack([terms.penalty.detach(), terms.absolute, terms.count])
+        world_size = self.trainer.world_size
+        if world_size > 1:
+            message = torch.cat([sums.flatten(), self.signals.to(sums.device)])
+            dist.all_reduce(message)
+            sums, signals = message[:-3].view_as(sums), message[-3:]
+            self.signals.copy_(signals)
+        self.sums = self.sums.to(sums.device) + sums
+        return world_size * self.loss.total(terms.penalty, sums[2])
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return Adam or AdamW; the learning rate is set by the loop before every step."""
+        config = self.config
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(
+            [p for p in self.potential.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            amsgrad=config.amsgrad,
+        )
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict(self.optimizer_state)
+            self.optimizer_state = None
+        return optimizer
+
+    def take_sums(self) -> tuple[float, list[float]]:
+        """Return loss and mean absolute errors since the last call, and start anew."""
+        penalty, absolute, count = self.sums
+        loss = float(self.loss.total(penalty, count))
+        means = (absolute / count).tolist()  # NaN without labels
+        self.sums = torch.zeros_like(self.sums)
+        return loss, means

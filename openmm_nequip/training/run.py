@@ -1,0 +1,331 @@
+"""`train`: one call from a configuration to a run folder with a model file.
+
+Several processes: ``training.devices=2`` starts them on this machine. Under ``torchrun`` or
+SLURM's ``srun`` every process runs the same command and Lightning finds its place from the
+environment: ``torchrun --nproc-per-node 4 --nnodes 2 ... -m openmm_nequip train config.yaml
+training.devices=4 training.num_nodes=2``, or a job script with ``--nodes=2
+--ntasks-per-node=4`` and ``srun openmm-nequip train ...`` with the same two keys. `batch_size`
+counts the frames of all processes together, so that the result depends on it alone.
+"""
+
+import logging
+import os
+import platform
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from torch.utils.data import DataLoader
+
+from ..data.dataset import collate_batch
+from ..errors import InputError
+from ..potential import Potential
+from . import plots
+from .config import TrainConfig
+from .display import Display, format_seconds
+from .ema import EMA
+from .evaluation import Predictions, describe, errors, evaluation_batches, gather, predict
+from .loop import TrainingLoop
+from .loss import Loss
+from .module import PotentialModule
+from .preparation import Sets, build_potential, has_labels, load_sets, make_dataset
+from .runfolder import RunFolder
+from .sampler import EpochBatches, Unlabelled
+from .schedule import Schedule
+
+_STEPS = 20_000  # of a run whose length is left open
+_STEPS_BETWEEN_VALIDATIONS = 100
+
+
+def train(config: TrainConfig, output: Path) -> Path:
+    """Train a potential, or go on with a run that was interrupted.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    output
+        Run folder.
+
+    Returns
+    -------
+    Path
+        The model file.
+
+    Raises
+    ------
+    InputError
+        Something in the configuration, the data or the run folder is wrong.
+    Interrupted
+        The run was asked to stop (Ctrl-C, SIGTERM) and has written a checkpoint.
+    """
+    _quiet()
+    first = _is_first_process()
+    folder = RunFolder(output, writes=first)
+    try:
+        return _train(config, folder, first)
+    finally:
+        folder.release()
+
+
+def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
+    torch.set_num_threads(_num_threads(config))
+    say = print_line if first else _say_nothing
+    sets = load_sets(config.data, config.seed, say)
+    potential, statistics = build_potential(config, sets)
+    for note in statistics.notes:
+        say(f"note: {note}")
+    config = _resolve(config, potential, len(sets.train))
+    folder.write_config(config.model_dump(mode="json", exclude={"output"}))
+    folder.write_json(folder.path / "versions.json", versions())
+    if first:
+        for name, split in sets.splits.items():
+            split.save(folder.path / f"{name}.json")
+    say(_summary(config, sets, potential, folder.path))
+
+    loss = Loss(config.training, has_labels(sets.train, "forces"), has_labels(sets.train, "stress"))
+    loop, trainer, loader = _assemble(config, sets, potential, loss, folder, first)
+    state = folder.load_checkpoint()
+    if state is not None:
+        loop.load_state_dict(state)
+        say(f"going on after epoch {loop.progress.epoch}, step {loop.progress.step}")
+    if loop.ending() is None:
+        trainer.logger.experiment  # noqa: B018 - creates the folder
+        trainer.fit(loop.module, loader)
+    model_file = folder.path / f"{config.name}.safetensors"
+    if first:
+        say(f"training ended: {loop.ending()}; best epoch {loop.progress.best_epoch}")
+        loop.use_best_weights()
+        _finish(config, sets, potential, loss, loop, folder, model_file)
+    return model_file
+
+
+def _resolve(config: TrainConfig, potential: Potential, num_frames: int) -> TrainConfig:
+    """Fill in all that was left open, so that the file in the run folder says everything."""
+    steps = -(-num_frames // config.training.batch_size)
+    training = config.training.model_copy()
+    if training.max_epochs is None:
+        training.max_epochs = max(10, -(-_STEPS // steps))
+    if training.val_interval is None:
+        training.val_interval = max(1, round(_STEPS_BETWEEN_VALIDATIONS / steps))
+    model = type(config.model).model_validate(potential.config.model_dump())
+    return config.model_copy(update={"training": training, "model": model})
+
+
+def _assemble(
+    config: TrainConfig,
+    sets: Sets,
+    potential: Potential,
+    loss: Loss,
+    folder: RunFolder,
+    first: bool,
+) -> tuple[TrainingLoop, Trainer, DataLoader]:
+    training = config.training
+    assert training.max_epochs is not None
+    assert training.val_interval is not None
+    batches = EpochBatches(len(sets.train), training.batch_size, config.seed)
+    loader = DataLoader(
+        Unlabelled(make_dataset(sets.train, potential)),
+        batch_sampler=batches,
+        collate_fn=collate_batch,
+        num_workers=config.data.num_workers,
+        persistent_workers=config.data.num_workers > 0,
+    )
+    display = Display(
+        training.max_epochs,
+        batches.num_batches,
+        len(sets.train),
+        max_time=training.max_time,
+        shows=first,
+    )
+    potential.train()
+    module = PotentialModule(potential, loss, training)
+    val_set = make_dataset(sets.val, potential)
+    val_batches: list[Any] = []
+
+    def validate() -> Predictions:
+        if not val_batches:
+            share = range(trainer.global_rank, len(val_set), trainer.world_size)
+            val_batches.extend(
+                (graph.to(potential.device), targets)
+                for graph, targets in evaluation_batches(val_set, share)
+            )
+        return gather(predict(potential, val_batches, loss.forces, loss.stress))
+
+    loop = TrainingLoop(
+        module,
+        EMA(potential, training.ema_decay),
+        Schedule(training, batches.num_batches, training.max_epochs),
+        batches,
+        training,
+        training.max_epochs,
+        training.val_interval,
+        validate,
+        folder,
+        display,
+    )
+    accelerator = training.accelerator
+    if accelerator == "auto":  # not Apple's GPUs, which have no float64
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=training.devices,
+        num_nodes=training.num_nodes,
+        strategy=training.strategy,
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
+        max_epochs=-1,
+        gradient_clip_val=training.gradient_clip,
+        callbacks=[loop],
+        logger=TensorBoardLogger(folder.path, name="", version="tensorboard"),
+        default_root_dir=folder.path,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return loop, trainer, loader
+
+
+def _finish(
+    config: TrainConfig,
+    sets: Sets,
+    potential: Potential,
+    loss: Loss,
+    loop: TrainingLoop,
+    folder: RunFolder,
+    model_file: Path,
+) -> None:
+    """Evaluate the best weights and write what a finished run has; `metrics.json` comes last."""
+    results: dict[str, Any] = {}
+    for name, frames in (("validation", sets.val), ("test", sets.test)):
+        if frames:
+            dataset = make_dataset(frames, potential)
+            found = predict(potential, evaluation_batches(dataset), loss.forces, loss.stress)
+            results[name] = errors(found, potential.elements)
+            if folder.writes:
+                # of the two, the test set is the one whose plot stays
+                plots.parity(found, potential.elements, folder.path / "parity.png", title=name)
+    plots.learning_curve(loop.progress.history, folder.path / "learning_curve.png")
+    progress = loop.progress
+    potential.metadata |= {
+        "training": {
+            "data": {"fingerprint": sets.fingerprint, "sizes": sets.sizes},
+            "config": _without_folders(config.model_dump(mode="json", exclude={"output", "model"})),
+            "versions": versions(),
+            "seed": config.seed,
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "seconds": round(progress.elapsed, 1),
+        },
+        "errors": results,
+    }
+    potential.eval()
+    potential.save(model_file)
+    run = {
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "seconds": round(progress.elapsed, 1),
+        "model_file": model_file.name,
+    }
+    folder.write_json(folder.metrics, {**results, "run": run})
+    for name, values in results.items():
+        print_line(f"{name} errors: {describe(values)}")
+    print_line(f"took {format_seconds(progress.elapsed)}; model file {model_file}")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides the result of a run."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("openmm-nequip", "torch", "e3nn", "lightning", "numpy", "vesin", "ase"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def print_line(text: str) -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _summary(config: TrainConfig, sets: Sets, potential: Potential, path: Path) -> str:
+    weights = sum(p.numel() for p in potential.parameters() if p.requires_grad)
+    training = config.training
+    return (
+        f"{sets.sizes['train']} training, {sets.sizes['val']} validation, "
+        f"{sets.sizes['test']} test frames of {', '.join(potential.elements)}\n"
+        f"{weights:,} weights, r_max {potential.r_max:g} Å, {potential.config.num_layers} layers, "
+        f"l_max {potential.config.l_max}; {training.max_epochs} epochs, batch size "
+        f"{training.batch_size}, learning rate {training.learning_rate:g}\n"
+        f"run folder {path}"
+    )
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """Leave the folders of data files out of what is published with a model file."""
+    data = dict(config["data"])
+    for key in ("file", "val_file", "test_file", "split_file"):
+        value = data.get(key)
+        if isinstance(value, list):
+            data[key] = [Path(path).name for path in value]
+        elif value is not None:
+            data[key] = Path(value).name
+    training = dict(config["training"])
+    if training["fine_tune_from"] is not None:
+        training["fine_tune_from"] = Path(training["fine_tune_from"]).name
+    return {**config, "data": data, "training": training}
+
+
+def _num_threads(config: TrainConfig) -> int:
+    if config.training.num_threads is not None:
+        return config.training.num_threads
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices = config.training.devices
+    return max(1, (cores or 1) // (devices if isinstance(devices, int) else 1))
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process that writes, known before Lightning has started the others."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:
+        return os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
+    return os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def _quiet() -> None:
+    """Silence what Lightning says about choices that are made here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*GPU available but not used.*",
+        ".*Checkpoint directory.*",
+        ".*max_epochs.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def check_output(config: TrainConfig, config_path: Path) -> Path:
+    """Return the run folder: as configured, or named after the configuration file."""
+    if config.output is not None:
+        return config.output
+    if config_path.name == "config.yaml" and (config_path.parent / "checkpoints").is_dir():
+        raise InputError(
+            f"'{config_path}' is the record of a run; say where a new one goes with output=..."
+        )
+    return Path("runs") / config_path.stem
