@@ -60,7 +60,7 @@ class DataConfig(Config):
     energy_unit: str | None = None
     length_unit: str | None = None
     force_unit: str | None = None
-    require: list[Literal["energy", "forces", "stress"]] = ["energy", "forces"]
+    require: tuple[Literal["energy", "forces", "stress"], ...] = ("energy", "forces")
     n_train: NonNegativeInt | NonNegativeFloat | None = None
     n_val: NonNegativeInt | NonNegativeFloat | None = None
     n_test: NonNegativeInt | NonNegativeFloat | None = None

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from .evaluation import Predictions
@@ -58,7 +59,8 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
                 values = [row.get(f"{part}_{key}", np.nan) for row in history]
                 axis.plot(epochs, values, color=colour, label=label, lw=1.6)
             axis.set(ylabel=f"{name} MAE / {unit}", xlabel="epoch", yscale="log")
-            axis.yaxis.set_major_formatter("{x:g}")
+            for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+                which(LogFormatter(minor_thresholds=(2, 0.6)))
             axis.legend()
         axes[-1].plot(epochs, [row["learning_rate"] for row in history], color="#444444", lw=1.6)
         axes[-1].set(ylabel="learning rate", xlabel="epoch", yscale="log")

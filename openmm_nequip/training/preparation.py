@@ -1,5 +1,6 @@
 """From the configuration to data sets, statistics and a potential to train."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,7 +71,7 @@ def read_data(
     frames: list[Frame] = []
     for path in [paths] if isinstance(paths, str) else paths:
         found = read_frames(
-            path,
+            _expand(path),
             format=config.format,
             energy_unit=config.energy_unit,
             length_unit=config.length_unit,
@@ -82,6 +83,14 @@ def read_data(
         say(found.summary())
         frames += found
     return frames
+
+
+def _expand(path: str) -> str:
+    """Fill in ``~`` and environment variables, so that a recipe need not name a machine's paths."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if "$" in expanded:
+        raise InputError(f"data file '{path}': the environment variable in it is not set")
+    return expanded
 
 
 def load_sets(config: DataConfig, seed: int, say: Callable[[str], None]) -> Sets:

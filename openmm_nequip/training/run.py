@@ -209,9 +209,8 @@ def _finish(
             dataset = make_dataset(frames, potential)
             found = predict(potential, evaluation_batches(dataset), loss.forces, loss.stress)
             results[name] = errors(found, potential.elements)
-            if folder.writes:
-                # of the two, the test set is the one whose plot stays
-                plots.parity(found, potential.elements, folder.path / "parity.png", title=name)
+            shown = name
+    plots.parity(found, potential.elements, folder.path / "parity.png", title=shown)
     plots.learning_curve(loop.progress.history, folder.path / "learning_curve.png")
     progress = loop.progress
     potential.metadata |= {
