@@ -128,8 +128,8 @@ def isolated_energies(potential: Potential) -> torch.Tensor:
 
 
 def _check_box(box: Any, r_max: float) -> None:
-    vectors = torch.tensor(box.value_in_unit(unit.nanometer), dtype=torch.float64)
-    width = float(box_widths(vectors).min())
+    rows = [row.value_in_unit(unit.nanometer) for row in box]
+    width = float(box_widths(torch.tensor(rows, dtype=torch.float64)).min())
     if width < 2 * r_max * NM:
         raise InputError(
             f"the periodic box is {width:.3f} nm wide at its narrowest, less than twice the "

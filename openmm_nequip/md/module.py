@@ -87,8 +87,10 @@ class OpenMMModule(nn.Module):
         else:
             energy, forces = self.evaluate(positions, box)
         if scale is not None:
-            energy = energy * scale.reshape([])  # OpenMM may ask for dE/dλ
-            forces = forces * scale.detach().to(forces.dtype)
+            # as a number, so that OpenMM's dE/dλ goes through the scale only: TorchScript may
+            # lose a `detach`
+            energy = scale.reshape([]).to(torch.float64) * float(energy)
+            forces = forces * float(scale)
         return energy, forces.contiguous()
 
     @torch.jit.export
