@@ -33,8 +33,13 @@ _HELP = "pip install 'openmm-nequip[torch-force]' installs versions that fit eac
 _TIMEOUT = 300  # seconds; importing torch from a cold disk is slow
 
 
-def first_that_works() -> str:
+def first_that_works(fresh: bool = False) -> str:
     """Return the fastest kind of force that works on the fastest platform of this machine.
+
+    Parameters
+    ----------
+    fresh
+        See `probe`.
 
     Raises
     ------
@@ -42,7 +47,7 @@ def first_that_works() -> str:
         None does.
     """
     for kind in KINDS:
-        problems = probe(kind)
+        problems = probe(kind, fresh)
         fastest = next(iter(problems))
         if not problems[fastest]:
             return kind
@@ -56,7 +61,6 @@ def why_not(kind: str) -> str:
     return probe(kind)["Reference"]
 
 
-@functools.cache
 def probe(kind: str, fresh: bool = False) -> dict[str, str]:
     """Try a kind of force on every platform that works.
 
@@ -65,7 +69,7 @@ def probe(kind: str, fresh: bool = False) -> dict[str, str]:
     kind
         One of `KINDS`.
     fresh
-        Try it now, whatever is known.
+        Do not ask the cache on disk.
 
     Returns
     -------
@@ -110,6 +114,7 @@ def import_openmmtorch() -> ModuleType:
     return openmmtorch
 
 
+@functools.cache
 def _probe_elsewhere(kind: str) -> dict[str, str]:
     """Run `_probe_here` in a subprocess."""
     try:
@@ -128,7 +133,7 @@ def _probe_elsewhere(kind: str) -> dict[str, str]:
         problem = f"{_CLASSES[kind]} crashes the process (signal {-done.returncode})"
     else:
         problem = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return {"Reference": f"{problem}; {_HELP}"}
+    return {"Reference": f"{problem}; {_HELP}" if kind == "torch" else problem}
 
 
 def _probe_here(kind: str) -> dict[str, str]:
@@ -190,7 +195,7 @@ def _force_maker(kind: str) -> Callable[[], openmm.Force]:
         return lambda: openmm.PythonForce(compute)
     openmmtorch = import_openmmtorch()
     if not hasattr(openmmtorch, _CLASSES[kind]):
-        raise ImportError(f"this openmm-torch has no {_CLASSES[kind]}")
+        raise ImportError(f"the installed openmm-torch has no {_CLASSES[kind]}")
     if kind == "python-torch":
         return lambda: openmmtorch.PythonTorchForce(compute)
 
