@@ -1,0 +1,190 @@
+"""Observables of a trajectory: plain functions of arrays.
+
+Lengths are in Å, times in ps, energies in whatever unit they come in. F is the number of frames,
+N of atoms, T of samples in a time series.
+"""
+
+from typing import NamedTuple
+
+import ase
+import mdtraj
+import numpy as np
+
+from ..md.structure import bonded_pairs
+
+
+class Drift(NamedTuple):
+    """Straight line through the total energy.
+
+    Attributes
+    ----------
+    slope, slope_error
+        Energy per atom per ps, and its standard error (correlated samples allowed for).
+    fluctuation
+        Standard deviation around the line, energy per atom.
+    """
+
+    slope: float
+    slope_error: float
+    fluctuation: float
+
+
+def block_error(values: np.ndarray) -> float:
+    """Standard error of the mean of a correlated time series (Flyvbjerg and Petersen, 1989).
+
+    Neighbouring samples are averaged pairwise again and again; the error grows until the blocks
+    are longer than the correlation. Returns the largest estimate that rests on 8 blocks or more;
+    NaN for fewer than 8 samples.
+
+    Parameters
+    ----------
+    values
+        Shape ``[T]``.
+    """
+    blocks = np.asarray(values, dtype=float)
+    best = np.nan
+    while len(blocks) >= 8:
+        best = np.fmax(best, blocks.std(ddof=1) / np.sqrt(len(blocks)))
+        blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    return float(best)
+
+
+def energy_drift(time: np.ndarray, energy: np.ndarray, num_atoms: int) -> Drift:
+    """Fit a line to the total energy.
+
+    Parameters
+    ----------
+    time
+        ps, shape ``[T]``, at least 3 samples.
+    energy
+        Total energy, shape ``[T]``.
+    num_atoms
+        Atoms that share it.
+    """
+    time = time - time.mean()
+    per_atom = (energy - energy.mean()) / num_atoms
+    slope = (time @ per_atom) / (time @ time)
+    residual = per_atom - slope * time
+    # The slope is a weighted mean of the residuals: its error by blocks, like that of a mean.
+    error = block_error(time * residual) * len(time) / (time @ time)
+    return Drift(float(slope), float(error), float(residual.std()))
+
+
+def rmsd(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Root mean square deviation from a reference after the best superposition.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    reference
+        Å, shape ``[N, 3]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[F]``.
+    """
+    moved = positions - positions.mean(axis=1, keepdims=True)
+    fixed = reference - reference.mean(axis=0)
+    covariance = np.einsum("fna,nb->fab", moved, fixed)
+    singular = np.linalg.svd(covariance, compute_uv=False)
+    singular[:, 2] *= np.sign(np.linalg.det(covariance))  # rotations only, no reflection
+    squares = (moved**2).sum(axis=(1, 2)) + (fixed**2).sum() - 2 * singular.sum(axis=1)
+    return np.sqrt(np.maximum(squares, 0) / len(reference))
+
+
+def distances(
+    positions: np.ndarray, pairs: np.ndarray, box: np.ndarray | None = None
+) -> np.ndarray:
+    """Distances of pairs of atoms, by the minimum image where there is a box.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    pairs
+        Atom indices, shape ``[P, 2]``.
+    box
+        Box vectors, Å, shape ``[F, 3, 3]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[F, P]``.
+    """
+    trajectory = _trajectory(positions, box)
+    return mdtraj.compute_distances(trajectory, pairs, periodic=box is not None) * 10.0
+
+
+def find_bonds(
+    numbers: np.ndarray, positions: np.ndarray, box: np.ndarray | None = None
+) -> np.ndarray:
+    """Guess which atoms are bonded, by distance.
+
+    Parameters
+    ----------
+    numbers
+        Atomic numbers, shape ``[N]``.
+    positions
+        Å, shape ``[N, 3]``.
+    box
+        Box vectors, Å, shape ``[3, 3]``.
+
+    Returns
+    -------
+    ndarray of int
+        Shape ``[B, 2]``.
+    """
+    return bonded_pairs(ase.Atoms(numbers, positions, cell=box, pbc=box is not None))
+
+
+def radial_distribution(
+    positions: np.ndarray,
+    pairs: np.ndarray,
+    box: np.ndarray,
+    r_max: float | None = None,
+    bin_width: float = 0.05,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Radial distribution function of the given pairs.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    pairs
+        Atom indices, shape ``[P, 2]``.
+    box
+        Box vectors, Å, shape ``[F, 3, 3]``.
+    r_max
+        Å; half the smallest width of the box if not given.
+    bin_width
+        Å.
+
+    Returns
+    -------
+    r : ndarray
+        Centres of the bins, Å, shape ``[R]``.
+    g : ndarray
+        1 for an ideal gas, shape ``[R]``.
+    """
+    r_max = r_max or 0.5 * box_widths(box).min()
+    trajectory = _trajectory(positions, box)
+    r, g = mdtraj.compute_rdf(
+        trajectory, pairs, r_range=(0.0, r_max / 10), bin_width=bin_width / 10
+    )
+    return r * 10.0, g
+
+
+def box_widths(box: np.ndarray) -> np.ndarray:
+    """Distances between opposite faces of a box, same unit and shape ``[..., 3]``."""
+    normals = np.cross(np.roll(box, -1, axis=-2), np.roll(box, -2, axis=-2))
+    volume = np.abs(np.linalg.det(box))
+    return volume[..., None] / np.linalg.norm(normals, axis=-1)
+
+
+def _trajectory(positions: np.ndarray, box: np.ndarray | None) -> mdtraj.Trajectory:
+    trajectory = mdtraj.Trajectory(positions / 10.0, topology=None)
+    if box is not None:
+        trajectory.unitcell_vectors = box / 10.0
+    return trajectory

@@ -1,0 +1,144 @@
+"""``openmm-nequip simulate``: a molecular dynamics run from a few lines of YAML."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from . import app
+
+if TYPE_CHECKING:
+    from ..md.protocol import Progress as Status
+
+_PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+@app.command()
+def simulate(
+    config: Annotated[Path, typer.Argument(help="YAML file that describes the run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to its keys.", metavar="[KEY=VALUE]...")
+    ] = None,
+) -> None:
+    """Run molecular dynamics with a potential in OpenMM.
+
+    A complete configuration, [bold]ethanol.yaml[/]:
+
+        structure: ethanol   # or a PDB, mmCIF, xyz, ... file
+        ensemble: nvt        # nve, nvt or npt
+        temperature: 300     # K
+        time: 5 ps
+
+    Run it, with another seed into another folder:
+
+        openmm-nequip simulate ethanol.yaml seed=2 output=runs/second
+
+    The run folder (runs/ethanol by default) gets the trajectory, state.csv, plots and a summary.
+    The same command goes on with a run that was stopped or killed.
+    """
+    from ..config import load_config
+    from ..md.config import SimulationConfig
+    from ..md.protocol import run
+    from ..md.structure import find_structure, load_structure
+    from .analyze import report
+
+    settings = load_config(SimulationConfig, config, overrides or [])
+    folder = Path(settings.output or Path("runs") / config.stem)
+    structure = load_structure(settings.structure, config.parent)
+    if settings.periodic is not None:
+        structure = structure.periodic(settings.periodic)
+    if path := find_structure(settings.structure, config.parent):
+        settings = settings.model_copy(update={"structure": str(path)})
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(
+        f"[bold]{structure.formula()}[/] ({settings.structure}), {settings.ensemble.upper()}, "
+        f"{settings.temperature:g} K, {settings.total_steps:,} steps of {settings.timestep:g} fs, "
+        f"run folder [bold]{folder}[/]"
+    )
+    observer = _Display(console) if console.is_terminal else _Lines(console)
+    try:
+        with observer:
+            result = run(settings, folder, structure, observer)
+    except KeyboardInterrupt:
+        console.print("stopped before the first step; the same command starts again")
+        raise typer.Exit(130) from None
+    if not result.finished:
+        console.print(
+            f"stopped after {result.step:,} of {result.total:,} steps and saved; "
+            "the same command goes on from there"
+        )
+        raise typer.Exit(130)
+    report(folder, console)
+
+
+class _Lines:
+    """Plain lines, one every few seconds."""
+
+    def __init__(self, console: Console):
+        self._console, self._last = console, 0.0
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        self._console.print(text)
+
+    def progress(self, status: "Status") -> None:
+        now = time.monotonic()
+        if now - self._last < _PLAIN_SECONDS and status.step not in (0, status.total):
+            return
+        self._last = now
+        self._console.print(
+            f"step {status.step:>9,} of {status.total:,}  {status.time:.3f} ps  {_readings(status)}"
+        )
+
+
+class _Display:
+    """A progress bar with the readings beside it."""
+
+    def __init__(self, console: Console):
+        self._bar = Progress(
+            TextColumn("{task.fields[time]:.2f} ps"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f}%"),
+            TextColumn("{task.fields[readings]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=None, time=0.0, readings="preparing")
+
+    def __enter__(self) -> "_Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text)
+
+    def progress(self, status: "Status") -> None:
+        self._bar.update(
+            self._task,
+            total=status.total,
+            completed=status.step,
+            time=status.time,
+            readings=_readings(status),
+        )
+
+
+def _readings(status: "Status") -> str:
+    reading = status.reading
+    volume = "" if reading.volume is None else f"  V {reading.volume:.3f} nm³"
+    return (
+        f"T {reading.temperature:6.1f} K  E_pot {reading.potential:.2f}  "
+        f"E_tot {reading.potential + reading.kinetic:.2f} kJ/mol{volume}  {status.speed:.3g} ns/day"
+    )

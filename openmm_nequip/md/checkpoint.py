@@ -1,0 +1,96 @@
+"""Checkpoints: everything a run needs to go on after it was stopped or killed."""
+
+from dataclasses import asdict, dataclass, field
+from json import JSONDecodeError, dumps, loads
+from pathlib import Path
+
+import openmm
+
+from ..errors import InputError
+from ..modelfile import write_atomically
+from .reporters import Length
+
+_RECORD = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far a run had come.
+
+    The state itself lies beside the record in two files: OpenMM's binary checkpoint, which
+    restores the random numbers too but only on the same platform and version, and a portable
+    state. The record names both and is renamed into place last, so it is always complete.
+
+    Attributes
+    ----------
+    step
+        Steps done.
+    log, trajectory
+        Length of the two files at that step; whatever is behind it was written later.
+    seconds
+        Time spent on these steps, s.
+    inputs
+        Fingerprints of structure and potential.
+    finished
+        Whether the run is complete.
+    """
+
+    step: int
+    log: Length
+    trajectory: Length
+    seconds: float
+    inputs: dict[str, str] = field(default_factory=dict)
+    finished: bool = False
+
+    def save(self, folder: Path, context: openmm.Context) -> None:
+        """Write the checkpoint of a run whose log and trajectory are already on the disk."""
+        binary, portable = _files(folder, self.step)
+        write_atomically(binary, context.createCheckpoint())
+        state = context.getState(positions=True, velocities=True, parameters=True)
+        write_atomically(portable, openmm.XmlSerializer.serialize(state).encode())
+        write_atomically(folder / _RECORD, (dumps(asdict(self), indent=2) + "\n").encode())
+        for old in [*folder.glob("*.chk"), *folder.glob("*.xml")]:
+            if old not in (binary, portable):
+                old.unlink()
+
+    @classmethod
+    def load(cls, folder: Path) -> "Checkpoint | None":
+        """Read the record in `folder`; `None` if there is none.
+
+        Raises
+        ------
+        InputError
+            The record is damaged.
+        """
+        path = folder / _RECORD
+        try:
+            values = loads(path.read_text())
+            log, trajectory = Length(*values.pop("log")), Length(*values.pop("trajectory"))
+            return cls(log=log, trajectory=trajectory, **values)
+        except FileNotFoundError:
+            return None
+        except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            raise InputError(
+                f"checkpoint '{path}' is damaged; remove the run folder and start again"
+            ) from None
+
+    def restore(self, folder: Path, context: openmm.Context) -> bool:
+        """Put the state into `context`.
+
+        Returns
+        -------
+        bool
+            True if all of it, with the random numbers, could be restored; False if only the
+            portable state could (another platform, machine or version of OpenMM).
+        """
+        binary, portable = _files(folder, self.step)
+        try:
+            context.loadCheckpoint(binary.read_bytes())
+            return True
+        except (openmm.OpenMMException, OSError):
+            context.setState(openmm.XmlSerializer.deserialize(portable.read_text()))
+            return False
+
+
+def _files(folder: Path, step: int) -> tuple[Path, Path]:
+    return folder / f"{step}.chk", folder / f"{step}.xml"

@@ -1,0 +1,169 @@
+"""From a configuration and a structure to an OpenMM Simulation that is ready to go."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from ..errors import InputError, did_you_mean
+from .config import SimulationConfig
+from .structure import Structure
+
+
+def build_system(config: SimulationConfig, topology: app.Topology) -> openmm.System:
+    """Create the System of a run through ``MLPotential('nequip', ...)``.
+
+    Raises
+    ------
+    InputError
+        The potential is not found or does not suit the structure.
+    """
+    from openmmml import MLPotential
+
+    given: dict[str, Any] = {}
+    if config.potential is not None:
+        is_file = Path(config.potential).is_file()
+        given["modelPath" if is_file else "model"] = config.potential
+    return MLPotential("nequip", **given).createSystem(
+        topology,
+        precision=config.precision,
+        device=config.device,
+        force=config.force,
+        engine=config.engine,
+    )
+
+
+def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simulation:
+    """Set up System, integrator, barostat and platform, and place the atoms.
+
+    Raises
+    ------
+    InputError
+        NPT without a box, a coordinate that is not finite, an unknown platform, or what
+        `build_system` raises.
+    """
+    if config.ensemble == "npt" and structure.box is None:
+        raise InputError(
+            "ensemble 'npt' needs a periodic structure, and this one has no box: use 'nvt'"
+        )
+    if not np.isfinite(structure.positions).all():
+        atom = int(np.argmin(np.isfinite(structure.positions).all(axis=1)))
+        raise InputError(f"position of atom {atom} is not finite: {structure.positions[atom]}")
+    platform, properties = choose_platform(config)
+    system = build_system(config, structure.topology)
+    temperature = config.temperature * unit.kelvin
+    if config.ensemble == "npt":
+        barostat = openmm.MonteCarloBarostat(
+            config.pressure * unit.bar, temperature, config.barostat_interval
+        )
+        barostat.setRandomNumberSeed(config.seed)
+        system.addForce(barostat)
+    timestep = config.timestep * unit.femtosecond
+    integrator: openmm.Integrator
+    if config.ensemble == "nve":
+        integrator = openmm.VerletIntegrator(timestep)
+    else:
+        integrator = openmm.LangevinMiddleIntegrator(
+            temperature, config.friction / unit.picosecond, timestep
+        )
+        integrator.setRandomNumberSeed(config.seed)
+    try:
+        simulation = app.Simulation(structure.topology, system, integrator, platform, properties)
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot set up the simulation: {error}") from None
+    simulation.context.setPositions(structure.positions)
+    return simulation
+
+
+def choose_platform(
+    config: SimulationConfig,
+) -> tuple[openmm.Platform | None, dict[str, str] | None]:
+    """Return the platform and its properties; both `None` leave the choice to OpenMM.
+
+    Raises
+    ------
+    InputError
+        This installation has no such platform.
+    """
+    if config.platform is None:
+        return None, None
+    count = openmm.Platform.getNumPlatforms()
+    names = [openmm.Platform.getPlatform(i).getName() for i in range(count)]
+    by_lower = {name.lower(): name for name in names}
+    name = by_lower.get(config.platform.lower())
+    if name is None:
+        raise InputError(
+            f"no OpenMM platform is called '{config.platform}'"
+            f"{did_you_mean(config.platform, names)}; here there are: {', '.join(names)}"
+        )
+    properties: dict[str, str] = {}
+    if name in ("CUDA", "HIP", "OpenCL"):
+        properties["Precision"] = "double" if config.precision == "double" else "mixed"
+        if config.device is not None and ":" in config.device:
+            properties["DeviceIndex"] = config.device.rpartition(":")[2]
+    return openmm.Platform.getPlatformByName(name), properties
+
+
+def minimise(
+    simulation: app.Simulation, stop: Callable[[], bool] = lambda: False, tolerance: float = 10.0
+) -> tuple[float, float]:
+    """Go to the nearest minimum of the energy (L-BFGS).
+
+    Parameters
+    ----------
+    simulation
+        Its positions are changed.
+    stop
+        Asked after each iteration whether to leave off.
+    tolerance
+        Root mean square force to reach, kJ/mol/nm.
+
+    Returns
+    -------
+    tuple of float
+        Energy before and after, kJ/mol.
+
+    Raises
+    ------
+    InputError
+        The energy of the structure is not finite.
+    """
+
+    class Watch(openmm.MinimizationReporter):
+        def report(self, iteration: int, x: Any, gradient: Any, arguments: Any) -> bool:
+            return stop()
+
+    def energy() -> float:
+        state = simulation.context.getState(energy=True)
+        return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+
+    before = energy()
+    if not np.isfinite(before):
+        raise InputError("the structure's energy is not finite: check it for atoms that overlap")
+    simulation.minimizeEnergy(tolerance=tolerance, reporter=Watch())
+    return before, energy()
+
+
+def set_velocities(context: openmm.Context, temperature: float, seed: int) -> None:
+    """Draw velocities at `temperature` (K), without motion of the centre of mass."""
+    context.setVelocitiesToTemperature(temperature * unit.kelvin, seed)
+    velocities = context.getState(velocities=True).getVelocities(asNumpy=True)._value
+    masses = particle_masses(context.getSystem())
+    drift = masses @ velocities / masses.sum()
+    context.setVelocities(np.where(masses[:, None] > 0, velocities - drift, 0.0))
+
+
+def particle_masses(system: openmm.System) -> np.ndarray:
+    """Return the masses in atomic mass units, shape ``[N]``."""
+    count = system.getNumParticles()
+    return np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(count)])
+
+
+def degrees_of_freedom(system: openmm.System) -> int:
+    """Count the degrees of freedom that carry kinetic energy."""
+    removed = any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
+    moving = int((particle_masses(system) > 0).sum())
+    return 3 * moving - system.getNumConstraints() - 3 * removed

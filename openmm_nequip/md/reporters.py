@@ -1,0 +1,240 @@
+"""What a run writes while it goes: the state log and the trajectory.
+
+Both know how long they are and can be cut back to that length, so that a run that goes on from a
+checkpoint neither loses nor repeats a row or a frame.
+"""
+
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from ..errors import InputError
+
+_GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
+
+
+class Length(NamedTuple):
+    """How much of a file there is: rows or frames, and bytes."""
+
+    entries: int
+    size: int
+
+
+class Reading(NamedTuple):
+    """What is logged of a state, in OpenMM's units.
+
+    Attributes
+    ----------
+    potential, kinetic
+        kJ/mol.
+    temperature
+        K.
+    volume
+        nm³; `None` without a box.
+    """
+
+    potential: float
+    kinetic: float
+    temperature: float
+    volume: float | None
+
+
+def read(state: openmm.State, dof: int, periodic: bool) -> Reading:
+    """Take a `Reading` from a state that holds energies."""
+    kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+    return Reading(
+        potential=state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole),
+        kinetic=kinetic,
+        temperature=2 * kinetic / (max(dof, 1) * _GAS_CONSTANT),
+        volume=state.getPeriodicBoxVolume().value_in_unit(unit.nanometer**3) if periodic else None,
+    )
+
+
+def _cut(path: Path, length: Length) -> None:
+    size = path.stat().st_size if path.exists() else 0
+    if size < length.size:
+        raise InputError(
+            f"{path} is shorter ({size} bytes) than its checkpoint says ({length.size}): it was "
+            "changed since; restore it, or remove the run folder and start again"
+        )
+    os.truncate(path, length.size)
+
+
+def _sync(path: Path) -> int:
+    """Push a file to the disk and return its size."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+class StateLog:
+    """The state log: CSV with energies in kJ/mol, times in ps and, with a box, volume and density.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    mass
+        Of the whole system, in atomic mass units; for the density.
+    periodic
+        Whether there is a box.
+    resume
+        Length at the checkpoint to go on from; `None` starts the file.
+    """
+
+    def __init__(self, path: Path, mass: float, periodic: bool, resume: Length | None = None):
+        self.path, self._mass, self._periodic = path, mass, periodic
+        self._rows = resume.entries if resume else 0
+        if resume:
+            _cut(path, resume)
+            return
+        columns = ["step", "time_ps", "potential_kJ_mol", "kinetic_kJ_mol", "total_kJ_mol"]
+        columns += ["temperature_K", *(["volume_nm3", "density_g_mL"] if periodic else [])]
+        path.write_text(",".join([*columns, "speed_ns_day"]) + "\n")
+
+    def append(self, step: int, time: float, reading: Reading, speed: float) -> None:
+        """Add a row; `time` in ps, `speed` in ns/day."""
+        row = [f"{step}", f"{time:.6f}", f"{reading.potential:.6f}", f"{reading.kinetic:.6f}"]
+        row += [f"{reading.potential + reading.kinetic:.6f}", f"{reading.temperature:.3f}"]
+        if reading.volume is not None:
+            density = self._mass * 1.66053906660e-3 / reading.volume  # u/nm³ in g/mL
+            row += [f"{reading.volume:.6f}", f"{density:.6f}"]
+        with self.path.open("a") as file:
+            file.write(",".join([*row, f"{speed:.4g}"]) + "\n")
+        self._rows += 1
+
+    def length(self) -> Length:
+        """Return the length of what is safely on the disk."""
+        return Length(self._rows, _sync(self.path))
+
+
+class TrajectoryWriter:
+    """The trajectory as DCD or XTC; coordinates as they are, never wrapped into the box.
+
+    Parameters
+    ----------
+    path
+        File to write; its suffix is the format.
+    topology
+        Atoms and, where there is one, the box.
+    timestep
+        ps.
+    interval
+        Steps between frames.
+    resume
+        Length at the checkpoint to go on from; `None` starts the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        topology: app.Topology,
+        timestep: float,
+        interval: int,
+        resume: Length | None = None,
+    ):
+        self.path = path
+        self._frames = resume.entries if resume else 0
+        if resume:
+            _cut(path, resume)
+        else:
+            path.unlink(missing_ok=True)
+        append = resume is not None
+        self._writer: app.XTCFile | app.DCDFile
+        if path.suffix == ".xtc":
+            self._writer = app.XTCFile(str(path), topology, timestep, 0, interval, append)
+            return
+        if append:
+            with path.open("r+b") as header:  # frames, and step of the last one
+                header.seek(8)
+                header.write(struct.pack("<i", self._frames))
+                header.seek(20)
+                header.write(struct.pack("<i", (self._frames - 1) * interval))
+        self._file = path.open("r+b" if append else "w+b")
+        self._writer = app.DCDFile(self._file, topology, timestep, 0, interval, append)
+
+    def append(self, state: openmm.State) -> None:
+        """Add the state's positions as a frame."""
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        self._writer.writeModel(positions, periodicBoxVectors=state.getPeriodicBoxVectors())
+        self._frames += 1
+
+    def length(self) -> Length:
+        """Return the length of what is safely on the disk."""
+        return Length(self._frames, _sync(self.path))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.path.suffix == ".dcd":
+            self._file.close()
+
+
+def to_hdf5(trajectory: Path, topology: Path, timestep: float) -> Path:
+    """Turn a trajectory into MDTraj's HDF5 format, which holds its topology too.
+
+    HDF5 files do not survive a killed writer, so a run writes DCD and ends with this.
+
+    Parameters
+    ----------
+    trajectory, topology
+        DCD and PDB file.
+    timestep
+        ps between frames.
+    """
+    import mdtraj
+
+    target = trajectory.with_suffix(".h5")
+    partial = target.with_suffix(".partial.h5")
+    pdb = mdtraj.load_topology(topology, standard_names=False)
+    with quiet(), mdtraj.formats.HDF5TrajectoryFile(str(partial), "w") as file:
+        file.topology = pdb
+        start = 0
+        for chunk in mdtraj.iterload(str(trajectory), top=pdb, chunk=1000):
+            file.write(
+                chunk.xyz,
+                time=np.arange(start, start + len(chunk)) * timestep,
+                cell_lengths=chunk.unitcell_lengths,
+                cell_angles=chunk.unitcell_angles,
+            )
+            start += len(chunk)
+    _sync(partial)
+    partial.replace(target)
+    return target
+
+
+def check_format(name: str) -> None:
+    """Check that a trajectory format can be written here.
+
+    Raises
+    ------
+    InputError
+        The format is 'h5' and PyTables is not installed.
+    """
+    if name == "h5" and find_spec("tables") is None:
+        raise InputError(
+            "trajectory format 'h5' needs PyTables: 'pip install tables', or use 'dcd' or 'xtc'"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what MDTraj's DCD reader prints, in C, on standard output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

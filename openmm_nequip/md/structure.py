@@ -1,0 +1,211 @@
+"""Structures to simulate: from files and bundled examples to a topology and coordinates."""
+
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ase
+import ase.build
+import ase.io
+import numpy as np
+import openmm
+from ase.neighborlist import natural_cutoffs, neighbor_list
+from openmm import app, unit
+from openmm.app.internal.unitcell import reducePeriodicBoxVectors
+
+from ..errors import InputError, did_you_mean
+
+#: name of each bundled example and of the molecule in ASE's collection
+EXAMPLES = {"ethanol": "CH3CH2OH", "water": "H2O", "methane": "CH4", "benzene": "C6H6"}
+
+_LARGEST_MOLECULE = 500  # a larger connected cluster is a crystal or a network
+_PLACEHOLDER = 0.2  # nm; programs write a box of 1 Å for "no box"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A structure ready for OpenMM.
+
+    Attributes
+    ----------
+    topology
+        Atoms, bonds (where known or guessed) and periodic box.
+    positions
+        nm, shape ``[N, 3]``.
+    box
+        Box vectors in OpenMM's reduced form, nm, shape ``[3, 3]``; `None` for no box.
+    """
+
+    topology: app.Topology
+    positions: np.ndarray
+    box: np.ndarray | None
+
+    def periodic(self, wanted: bool) -> "Structure":
+        """Return the structure with its box, or without.
+
+        Raises
+        ------
+        InputError
+            A box is wanted and there is none.
+        """
+        if wanted and self.box is None:
+            raise InputError("'periodic: true', but the structure has no box")
+        if wanted:
+            return self
+        topology = deepcopy(self.topology)
+        topology.setPeriodicBoxVectors(None)
+        return Structure(topology, self.positions, None)
+
+    def formula(self) -> str:
+        """Return the sum formula in Hill's order."""
+        numbers = [a.element.atomic_number if a.element else 0 for a in self.topology.atoms()]
+        return ase.Atoms(numbers).get_chemical_formula("hill")
+
+
+def find_structure(source: str, beside: Path | None = None) -> Path | None:
+    """Return the file that `source` names, looked for here and then in the folder `beside`.
+
+    Returns `None` for a bundled example. ``file@n`` names frame n, as in ASE.
+
+    Raises
+    ------
+    InputError
+        There is neither such a file nor such an example.
+    """
+    for folder in (Path(), beside or Path()):
+        path = folder / source
+        if path.is_file() or path.with_name(path.name.rpartition("@")[0] or " ").is_file():
+            return path
+    if source in EXAMPLES:
+        return None
+    raise InputError(
+        f"structure '{source}' is neither a file nor a bundled example"
+        f"{did_you_mean(source, EXAMPLES)}; examples: {', '.join(EXAMPLES)}"
+    )
+
+
+def load_structure(source: str, beside: Path | None = None) -> Structure:
+    """Read a structure file, or build a bundled example.
+
+    PDB and mmCIF files are read by OpenMM, all others by ASE (the last frame, or frame ``n`` of
+    ``file@n``); ASE structures get one residue for each molecule, from bonds guessed by distance.
+
+    Raises
+    ------
+    InputError
+        The file does not exist, cannot be read or is periodic in some directions only.
+    """
+    path = find_structure(source, beside)
+    if path is None:
+        return from_ase(ase.build.molecule(EXAMPLES[source]))
+    try:
+        if path.suffix.lower() in (".pdb", ".ent"):
+            return _from_openmm(app.PDBFile(str(path)))
+        if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") and "_atom_site." in path.read_text():
+            return _from_openmm(app.PDBxFile(str(path)))
+        atoms = ase.io.read(path)
+    except Exception as error:  # parsers raise whatever they like on a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cannot read structure '{path}': {reason}") from None
+    assert isinstance(atoms, ase.Atoms)
+    return from_ase(atoms)
+
+
+def _from_openmm(file: app.PDBFile | app.PDBxFile) -> Structure:
+    positions = np.array(file.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+    vectors = file.topology.getPeriodicBoxVectors()
+    structure = Structure(file.topology, positions, None)
+    if vectors is None:
+        return structure
+    box = np.array(vectors.value_in_unit(unit.nanometer))
+    if (np.diag(box) < _PLACEHOLDER).any():
+        return structure.periodic(False)
+    return replace(structure, box=box)
+
+
+def from_ase(atoms: ase.Atoms) -> Structure:
+    """Turn ASE's atoms into a structure, rotated so that the cell is as OpenMM wants it.
+
+    Raises
+    ------
+    InputError
+        There are no atoms, or they are periodic in some directions only.
+    """
+    if len(atoms) == 0:
+        raise InputError("the structure has no atoms")
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise InputError(
+            f"the structure is periodic along {int(atoms.pbc.sum())} of 3 directions; OpenMM knows "
+            "all or none: add vacuum along the others and set the periodic flags to 'T T T'"
+        )
+    positions, box = atoms.positions / 10, None
+    if atoms.pbc.all():
+        cell, rotation = atoms.cell.standard_form()
+        positions = positions @ rotation.T
+        upright = cell.array / 10 * np.sign(np.diag(cell.array))[:, None]  # the same lattice
+        vectors = reducePeriodicBoxVectors([openmm.Vec3(*row) for row in upright])
+        box = np.array(vectors.value_in_unit(unit.nanometer))
+    topology = _molecules(atoms)
+    if box is not None:
+        topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in box])
+    return Structure(topology, positions, box)
+
+
+def bonded_pairs(atoms: ase.Atoms) -> np.ndarray:
+    """Guess bonds: pairs nearer than 1.15 times the sum of their covalent radii.
+
+    Returns
+    -------
+    ndarray of int
+        Shape ``[B, 2]``, the lower index first.
+    """
+    i, j = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
+    return np.unique(np.stack([i, j], axis=1)[i < j], axis=0)
+
+
+def _molecules(atoms: ase.Atoms) -> app.Topology:
+    """Build the topology: one residue per molecule, or one per atom of a crystal."""
+    pairs = bonded_pairs(atoms)
+    label = np.arange(len(atoms))
+    while True:  # each sweep hands the smallest index along the bonds
+        lowest = label.copy()
+        np.minimum.at(lowest, pairs[:, 0], label[pairs[:, 1]])
+        np.minimum.at(lowest, pairs[:, 1], label[pairs[:, 0]])
+        if (lowest == label).all():
+            break
+        label = lowest
+    sizes = np.bincount(label)
+    in_crystal = sizes[label] > _LARGEST_MOLECULE
+    label = np.where(in_crystal, np.arange(len(atoms)), label)
+    is_water = _waters(atoms.numbers, label)
+
+    topology = app.Topology()
+    chain = topology.addChain()
+    # The order of the atoms is the file's, and a residue's atoms follow each other: a molecule
+    # that is scattered over the file becomes several residues, bonded to each other.
+    residue, current, count = None, -1, Counter[str]()
+    placed = []
+    for number, owner in zip(atoms.numbers.tolist(), label.tolist(), strict=True):
+        if owner != current:
+            residue = topology.addResidue("HOH" if is_water[owner] else "MOL", chain)
+            current, count = owner, Counter()
+        element = app.Element.getByAtomicNumber(number)
+        count[element.symbol] += 1
+        name = f"{element.symbol}{count[element.symbol]}"
+        if is_water[owner] and number == 8:
+            name = "O"  # with H1 and H2 the names of the PDB, from which programs know the bonds
+        placed.append(topology.addAtom(name, element, residue))
+    for first, second in pairs[~in_crystal[pairs[:, 0]]]:
+        topology.addBond(placed[first], placed[second])
+    return topology
+
+
+def _waters(numbers: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Tell for each molecule (known by its first atom) if it is H, H and O, one after the other."""
+    hydrogens = np.bincount(label, weights=numbers == 1)
+    oxygens = np.bincount(label, weights=numbers == 8)
+    last = np.zeros(label.max() + 1, dtype=int)
+    np.maximum.at(last, label, np.arange(len(label)))
+    together = last - np.arange(len(last)) == 2
+    return (hydrogens == 2) & (oxygens == 1) & (np.bincount(label) == 3) & together

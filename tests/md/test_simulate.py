@@ -1,0 +1,360 @@
+"""Simulations as a user meets them: outputs, stopping, going on, and clear refusals."""
+
+import json
+import os
+import signal
+import struct
+from pathlib import Path
+
+import ase
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import unit
+
+from openmm_nequip import load
+from openmm_nequip.analysis.summary import read_log
+from openmm_nequip.architectures.nequip import NequIPConfig
+from openmm_nequip.config import parse_config
+from openmm_nequip.errors import InputError
+from openmm_nequip.md import protocol
+from openmm_nequip.md.config import SimulationConfig
+from openmm_nequip.md.folder import locked
+from openmm_nequip.md.preparation import build_simulation, set_velocities
+from openmm_nequip.md.protocol import Progress, Result, run
+from openmm_nequip.md.structure import Structure, from_ase, load_structure
+from openmm_nequip.potential import Potential
+
+DCD_HEADER = 276  # bytes; the header holds the date
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights with gentle forces, nothing physical, but smooth."""
+    torch.manual_seed(0)
+    config = NequIPConfig(
+        type_names=["H", "C", "O"], r_max=4.0, num_layers=2, num_features=8, radial_mlp_width=16,
+        avg_num_neighbors=6.0, per_type_energy_scales=0.02,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("model") / "gentle.safetensors"
+    Potential(config).save(path)
+    return path
+
+
+class Watcher:
+    """Keeps what it is told; interferes when a step is reached."""
+
+    def __init__(self, at: int | None = None, act=lambda: None):
+        self.at, self.act = at, act
+        self.messages: list[str] = []
+        self.seen: list[Progress] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        if progress.step == self.at:
+            self.act()
+
+
+class Killed(Exception):
+    pass
+
+
+def killed() -> None:
+    raise Killed
+
+
+def interrupted() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def configure(model):
+    def make(**changes) -> SimulationConfig:
+        values = {
+            "structure": "ethanol", "potential": str(model), "minimise": False, "steps": 40,
+            "log_interval": 4, "trajectory_interval": 8, "checkpoint_interval": 12,
+            "force": "python", "friction": 10.0,
+        }  # fmt: skip
+        return parse_config(SimulationConfig, values | changes, where="test")
+
+    return make
+
+
+def ethanol_run(config: SimulationConfig, folder: Path, watcher: Watcher | None = None) -> Result:
+    return run(config, folder, load_structure("ethanol"), watcher or Watcher())
+
+
+def periodic_box() -> Structure:
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 3) * 4.5
+    positions = grid + rng.uniform(-0.2, 0.2, (8, 3))
+    return from_ase(ase.Atoms("C8", positions, cell=[9.0, 9.0, 9.0], pbc=True))
+
+
+def coordinates(folder: Path) -> bytes:
+    path = next(folder.glob("trajectory.*"))
+    return path.read_bytes()[DCD_HEADER if path.suffix == ".dcd" else 0 :]
+
+
+def rows(folder: Path) -> list[str]:
+    """The state log without the speed, which is never the same twice."""
+    return [line.rpartition(",")[0] for line in (folder / "state.csv").read_text().splitlines()]
+
+
+def test_the_run_folder_is_complete(configure, tmp_path):
+    watcher = Watcher()
+    result = ethanol_run(configure(), tmp_path / "run", watcher)
+    assert (result.finished, result.step) == (True, 40)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock", "checkpoint", "config.yaml", "final.pdb", "state.csv", "topology.pdb",
+        "trajectory.dcd", "versions.json",
+    }  # fmt: skip
+    assert {"openmm-nequip", "OpenMM", "torch", "platform"} <= set(
+        json.loads((tmp_path / "run" / "versions.json").read_text())
+    )
+    log = read_log(tmp_path / "run" / "state.csv")
+    assert log["step"].tolist() == list(range(0, 41, 4))
+    np.testing.assert_allclose(log["time_ps"], log["step"] * 0.5e-3)
+    np.testing.assert_allclose(
+        log["total_kJ_mol"], log["potential_kJ_mol"] + log["kinetic_kJ_mol"], atol=2e-6
+    )
+    kelvin = 2 * log["kinetic_kJ_mol"] / ((27 - 3) * 8.31446261815324e-3)
+    np.testing.assert_allclose(log["temperature_K"], kelvin, atol=1e-3)
+    assert watcher.seen[-1].step == 40
+    frames = mdtraj.load(tmp_path / "run" / "trajectory.dcd", top=tmp_path / "run" / "topology.pdb")
+    assert len(frames) == 6
+    final = mdtraj.load(tmp_path / "run" / "final.pdb")
+    np.testing.assert_allclose(frames.xyz[-1], final.xyz[0], atol=1e-4)
+    np.testing.assert_allclose(frames.xyz[0], load_structure("ethanol").positions, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "trajectory", "platform"),
+    [("nvt", "dcd", "CPU"), ("nvt", "xtc", "Reference"), ("nve", "dcd", "Reference")],
+)
+@pytest.mark.parametrize("ending", [killed, interrupted])
+def test_going_on_repeats_the_uninterrupted_run_bit_by_bit(
+    configure, tmp_path, ensemble, trajectory, platform, ending
+):
+    config = configure(ensemble=ensemble, trajectory=trajectory, platform=platform)
+    ethanol_run(config, tmp_path / "whole")
+    # The checkpoint is of step 12, the last frame of step 16 and the last row of step 20.
+    watcher = Watcher(at=20, act=ending)
+    if ending is killed:
+        with pytest.raises(Killed):
+            ethanol_run(config, tmp_path / "parts", watcher)
+    else:
+        result = ethanol_run(config, tmp_path / "parts", watcher)
+        assert (result.finished, result.step) == (False, 20)
+    watcher = Watcher()
+    assert ethanol_run(config, tmp_path / "parts", watcher).finished
+    assert watcher.messages == [f"going on from step {12 if ending is killed else 20}"]
+
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
+    final = [(tmp_path / run / "checkpoint" / "40.xml").read_text() for run in ("whole", "parts")]
+    assert final[0] == final[1]
+    if trajectory == "dcd":
+        head = (tmp_path / "parts" / "trajectory.dcd").read_bytes()
+        assert struct.unpack("<i", head[8:12]) == (6,)
+
+
+def test_stopping_between_two_rows_loses_nothing(configure, tmp_path):
+    config = configure(log_interval=20, trajectory_interval=20)
+    ethanol_run(config, tmp_path / "whole")
+    watcher = Watcher(at=12, act=interrupted)  # a checkpoint only
+    assert ethanol_run(config, tmp_path / "parts", watcher).step == 12
+    ethanol_run(config, tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
+
+
+def test_killed_before_the_first_checkpoint_starts_again(configure, tmp_path):
+    config = configure()
+    with pytest.raises(Killed):
+        ethanol_run(config, tmp_path / "run", Watcher(at=0, act=killed))
+    watcher = Watcher()
+    assert ethanol_run(config, tmp_path / "run", watcher).finished
+    assert watcher.messages == []
+
+
+def test_another_platform_goes_on_from_the_portable_state(configure, tmp_path):
+    stop = Watcher(at=20, act=interrupted)
+    ethanol_run(configure(platform="Reference", ensemble="nve"), tmp_path / "run", stop)
+    watcher = Watcher()
+    ethanol_run(configure(platform="CPU", ensemble="nve"), tmp_path / "run", watcher)
+    assert "another platform" in watcher.messages[0]
+    ethanol_run(configure(platform="Reference", ensemble="nve"), tmp_path / "whole")
+    there, here = (read_log(tmp_path / run / "state.csv") for run in ("whole", "run"))
+    np.testing.assert_allclose(here["total_kJ_mol"], there["total_kJ_mol"], atol=2e-6)
+
+
+def test_nothing_is_overwritten(configure, tmp_path):
+    config = configure(steps=8)
+    ethanol_run(config, tmp_path / "run")
+    before = (tmp_path / "run" / "state.csv").read_bytes()
+    with pytest.raises(InputError, match="finished run"):
+        ethanol_run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "state.csv").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(InputError, match="not a run folder"):
+        ethanol_run(config, tmp_path / "other")
+
+
+def test_a_different_run_does_not_go_on_in_the_folder(configure, tmp_path):
+    ethanol_run(configure(), tmp_path / "run", Watcher(at=20, act=interrupted))
+    with pytest.raises(InputError, match=r"temperature is 310\.0, was 300\.0"):
+        ethanol_run(configure(temperature=310), tmp_path / "run")
+    with pytest.raises(InputError, match="another structure"):
+        run(configure(), tmp_path / "run", load_structure("methane"), Watcher())
+
+
+def test_a_shortened_trajectory_is_noticed(configure, tmp_path):
+    ethanol_run(configure(), tmp_path / "run", Watcher(at=20, act=interrupted))
+    os.truncate(tmp_path / "run" / "trajectory.dcd", 300)
+    with pytest.raises(InputError, match="shorter"):
+        ethanol_run(configure(), tmp_path / "run")
+
+
+def test_one_process_at_a_time(configure, tmp_path):
+    with locked(tmp_path), pytest.raises(InputError, match="another process"):
+        ethanol_run(configure(), tmp_path)
+
+
+def test_a_blow_up_stops_with_the_last_good_state(model, configure, tmp_path):
+    hard = load(model).config.model_copy(update={"pair_potential": "zbl"})
+    Potential(hard).save(tmp_path / "hard.safetensors")
+    config = configure(potential=str(tmp_path / "hard.safetensors"))
+    with pytest.raises(InputError, match=r"blew up after step 4: the temperature") as error:
+        ethanol_run(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert "last good state (0.0000 ps)" in str(error.value)
+    good = mdtraj.load(tmp_path / "run" / "last_good.pdb")
+    np.testing.assert_allclose(good.xyz[0], load_structure("ethanol").positions, atol=6e-5)
+    assert read_log(tmp_path / "run" / "state.csv")["step"].tolist() == [0]
+
+
+def test_an_error_in_the_force_stops_with_the_last_good_state(configure, tmp_path, monkeypatch):
+    class Failing:
+        def __init__(self, integrator):
+            self.integrator, self.steps = integrator, 0
+
+        def step(self, count):
+            self.steps += count
+            if self.steps > 8:
+                raise openmm.OpenMMException("Particle coordinate\nis NaN")
+            self.integrator.step(count)
+
+    def build(*arguments):
+        simulation = build_simulation(*arguments)
+        simulation.integrator = Failing(simulation.integrator)
+        return simulation
+
+    monkeypatch.setattr(protocol, "build_simulation", build)
+    with pytest.raises(InputError, match="blew up after step 8: Particle coordinate is NaN"):
+        ethanol_run(configure(), tmp_path / "run")
+    assert (tmp_path / "run" / "last_good.xml").exists()
+
+
+def test_bad_coordinates_are_one_clear_line(configure, tmp_path):
+    structure = load_structure("ethanol")
+    structure.positions[2, 1] = np.nan
+    with pytest.raises(InputError, match="position of atom 2 is not finite"):
+        run(configure(), tmp_path / "run", structure, Watcher())
+
+
+def test_npt_needs_a_box(configure, tmp_path):
+    with pytest.raises(InputError, match="'npt' needs a periodic structure"):
+        ethanol_run(configure(ensemble="npt"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("trajectory", ["dcd", "xtc"])
+def test_npt_changes_the_box_and_logs_it(configure, tmp_path, trajectory):
+    config = configure(ensemble="npt", pressure=1000, barostat_interval=2, trajectory=trajectory)
+    run(config, tmp_path / "run", periodic_box(), Watcher())
+    log = read_log(tmp_path / "run" / "state.csv")
+    assert len(set(log["volume_nm3"])) > 3
+    expected = 8 * 12.01078 * 1.66053906660e-3 / log["volume_nm3"]
+    np.testing.assert_allclose(log["density_g_mL"], expected, atol=1e-6)
+    frames = mdtraj.load(
+        tmp_path / "run" / f"trajectory.{trajectory}", top=tmp_path / "run" / "topology.pdb"
+    )
+    np.testing.assert_allclose(frames.unitcell_volumes, log["volume_nm3"][::2], rtol=1e-5)
+
+
+def test_coordinates_are_never_wrapped(configure, tmp_path):
+    structure = periodic_box()
+    structure.positions[0] += [1.8, -2.7, 0.9]  # whole boxes away
+    run(configure(), tmp_path / "run", structure, Watcher())
+    frames = mdtraj.load(tmp_path / "run" / "trajectory.dcd", top=tmp_path / "run" / "topology.pdb")
+    np.testing.assert_allclose(frames.xyz[0], structure.positions, atol=1e-6)
+
+
+def test_hdf5_is_written_at_the_end(configure, tmp_path):
+    pytest.importorskip("tables")
+    ethanol_run(configure(trajectory="h5"), tmp_path / "h5")
+    ethanol_run(configure(), tmp_path / "dcd")
+    assert not (tmp_path / "h5" / "trajectory.dcd").exists()
+    h5 = mdtraj.load(tmp_path / "h5" / "trajectory.h5")
+    dcd = mdtraj.load(tmp_path / "dcd" / "trajectory.dcd", top=tmp_path / "dcd" / "topology.pdb")
+    np.testing.assert_array_equal(h5.xyz, dcd.xyz)
+    np.testing.assert_allclose(h5.time, np.arange(6) * 8 * 0.5e-3, rtol=1e-6)
+    assert h5.topology.n_bonds == 8
+
+
+def test_velocities_have_the_temperature_and_no_drift(configure):
+    simulation = build_simulation(configure(ensemble="nve"), load_structure("ethanol"))
+    masses = np.array([atom.element.mass._value for atom in simulation.topology.atoms()])
+    kinetic = []
+    for seed in range(1, 201):
+        set_velocities(simulation.context, 300.0, seed)
+        state = simulation.context.getState(velocities=True)
+        velocities = state.getVelocities(asNumpy=True).value_in_unit(
+            unit.nanometer / unit.picosecond
+        )
+        assert np.abs(masses @ velocities).max() < 1e-10
+        kinetic.append(0.5 * (masses[:, None] * velocities**2).sum())
+    expected = 0.5 * 24 * 8.31446261815324e-3 * 300
+    error = expected * np.sqrt(2 / 24 / 200)  # of the mean of 200 samples of chi² with 24
+    assert abs(np.mean(kinetic) - expected) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temprature": 300}, "did you mean 'temperature'"),
+        ({"time": "10 ps"}, "either 'time: 10 ps' or 'steps: 20000'"),
+        ({"steps": None}, "either 'time: 10 ps' or 'steps: 20000'"),
+        ({"steps": None, "time": "10"}, "number and one of the units"),
+        ({"log_interval": "10 minutes"}, "number and one of the units"),
+        ({"timestep": "half"}, "number and one of the units"),
+        ({"ensemble": "nvpt"}, "ensemble"),
+        ({"trajectory_interval": 0}, "trajectory_interval"),
+    ],
+)
+def test_bad_values_are_one_clear_line(configure, changes, message):
+    with pytest.raises(InputError, match=message) as error:
+        configure(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_times_become_steps(configure):
+    config = configure(
+        steps=None, time="1.5 ps", timestep="0.25 fs", ensemble="NVE", log_interval="10 fs",
+        trajectory_interval=7, checkpoint_interval="2min",
+    )  # fmt: skip
+    assert (config.total_steps, config.log_steps, config.trajectory_steps) == (6000, 40, 7)
+    assert (config.checkpoint_steps, config.checkpoint_seconds) == (None, 120.0)
+    by_steps = configure(checkpoint_interval="1 ps")
+    assert (by_steps.checkpoint_steps, by_steps.checkpoint_seconds) == (2000, None)
+
+
+def test_an_unknown_platform_names_those_there_are(configure, tmp_path):
+    with pytest.raises(InputError, match="Reference, CPU"):
+        ethanol_run(configure(platform="GPU"), tmp_path / "run")
