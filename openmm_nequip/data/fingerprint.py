@@ -1,7 +1,7 @@
 """Exact hashes of frames: which data a model saw, and which configurations occur twice."""
 
 import hashlib
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ def geometry_hash(frame: Frame) -> bytes:
     return digest.digest()
 
 
-def geometry_hashes(frames: Iterable[Frame]) -> list[bytes]:
-    """Return the `geometry_hash` of every frame; a store has them at hand."""
+def geometry_hashes(frames: Any) -> list[bytes]:
+    """Return the `geometry_hash` of every frame of a sequence or store, which has them at hand."""
     stored: NDArray[np.uint8] | None = getattr(frames, "geometry_hashes", None)
     if stored is not None:
         return [row.tobytes() for row in stored]
@@ -48,8 +48,8 @@ class Fingerprint:
         return self._digest.hexdigest()
 
 
-def fingerprint(frames: Iterable[Frame]) -> str:
-    """Return the SHA-256 fingerprint of frames in their order: geometries and labels."""
+def fingerprint(frames: Any) -> str:
+    """Return the fingerprint of a sequence or store: geometries and labels in their order."""
     stored: str | None = getattr(frames, "fingerprint", None)
     if isinstance(stored, str):
         return stored

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from .fingerprint import fingerprint, geometry_hashes
 from .frame import Frame, IntArray
+from .store import StoreDataset
 
 #: A number of frames, a fraction of all, an index file, the indices themselves, "rest" or None.
 Selection = int | float | str | Path | Sequence[int] | None
@@ -93,7 +94,7 @@ class Split:
         except TypeError:
             raise InputError(f"{path} is not a split written by this package") from None
 
-    def check(self, frames: Sequence[Frame]) -> None:
+    def check(self, frames: Sequence[Frame] | StoreDataset) -> None:
         """Raise InputError unless the split was made of exactly these frames."""
         if len(frames) != self.num_frames or fingerprint(frames) != self.fingerprint:
             raise InputError(
@@ -103,7 +104,7 @@ class Split:
 
 
 def split_frames(
-    frames: Sequence[Frame],
+    frames: Sequence[Frame] | StoreDataset,
     train: Selection,
     val: Selection = None,
     test: Selection = None,
@@ -177,7 +178,7 @@ def split_frames(
 
 
 def check_duplicates(
-    sets: Mapping[str, Sequence[Frame]], on_duplicates: OnDuplicates = "error"
+    sets: Mapping[str, Sequence[Frame] | StoreDataset], on_duplicates: OnDuplicates = "error"
 ) -> list[Duplicate]:
     """Find configurations that separate sets share, such as a training and a test file.
 

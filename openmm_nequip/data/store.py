@@ -1,7 +1,7 @@
 """Data sets larger than memory: packed frames and their neighbour lists in one HDF5 file."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,11 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
             stress=None if np.isnan(row[1]) else row[1:10].reshape(3, 3),
             source=f"{self.path}:{index}",
         )
+
+    def frames(self, indices: Iterable[int] | None = None) -> Iterator[Frame]:
+        """Yield the frames, or those with the given indices, one at a time."""
+        for index in range(len(self)) if indices is None else indices:
+            yield self.frame(index)
 
     def close(self) -> None:
         """Close the file; reading opens it again."""

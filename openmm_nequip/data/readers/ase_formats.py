@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,12 +11,14 @@ import ase.db
 import ase.io
 from ase import Atoms
 from ase.io.extxyz import read_xyz
-from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
+from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, open_with_compression
 
 from ...errors import InputError
 from .labels import label_keys, matrix
 from .record import Convention, Keys, Record, Source
 from .units import file_unit
+
+_LOST = "so nothing after it can be read"
 
 
 def read_extxyz(path: Path, keys: Keys) -> Source:
@@ -48,9 +51,10 @@ def read_database(path: Path, keys: Keys) -> Source:
 def read_any(path: Path, keys: Keys, format: str | None) -> Source:
     """Open a file of any other format that ASE knows."""
     try:
-        name = format or filetype(str(path))
+        name = get_ioformat(format or filetype(str(path))).name
     except UnknownFileTypeError:
-        raise InputError(f"{path} is of no format that ASE knows; give format=...") from None
+        what = f"format '{format}' is unknown" if format else "its format is not recognised"
+        raise InputError(f"{path}: {what}; give one of ASE's format names as format") from None
     convention = Convention(
         "eV", "Å", reason=f"ASE converts the format '{name}' to eV and Å", fixed=True
     )
@@ -91,9 +95,6 @@ def _extxyz_records(path: Path, keys: Keys) -> Iterator[Record]:
                 return
 
 
-_LOST = "so nothing after it can be read"
-
-
 def _next_extxyz(file: TextIO, keys: Keys, where: str) -> Record | None:
     count = file.readline()
     while count.isspace():
@@ -106,11 +107,24 @@ def _next_extxyz(file: TextIO, keys: Keys, where: str) -> Record | None:
     lines = [count, *itertools.islice(file, int(count) + 1)]
     if len(lines) < int(count) + 2:
         return Record(problem=f"the file ends before atom {int(count)} of the frame")
+    lines[1] = _TENSOR.sub(_nine_numbers, lines[1])
     try:
         atoms = next(read_xyz(io.StringIO("".join(lines)), 0))
     except Exception as error:  # whatever the text made ASE's parser stumble over
         return Record(problem=f"cannot be parsed: {_one_line(error)}")
     return record_of(atoms, keys, where)
+
+
+# ASE takes these two with nine numbers only, under any other name also with six.
+_TENSOR = re.compile(r'(?<!\w)(stress|virial)="([^"]*)"')
+
+
+def _nine_numbers(match: re.Match[str]) -> str:
+    numbers = match[2].split()
+    if len(numbers) != 6:
+        return match[0]
+    xx, yy, zz, yz, xz, xy = numbers
+    return f'{match[1]}="{xx} {xy} {xz} {xy} {yy} {yz} {xz} {yz} {zz}"'
 
 
 def _database_records(path: Path, keys: Keys) -> Iterator[Record]:

@@ -115,7 +115,7 @@ class FrameStream(Iterator[Frame]):
     def __next__(self) -> Frame:
         for k, record in self._records:
             if self.units.energy is None and record.labels:
-                raise unknown_units(str(self.path), self._source.convention)
+                raise unknown_units(str(self.path), self._source.convention, ["energy_unit"])
             try:
                 frame = to_frame(record, self.units, self._require, f"{self.path}:{k}")
                 self.count += 1

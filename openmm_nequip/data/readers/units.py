@@ -1,5 +1,6 @@
 """In which units a file is, and how that is known."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...errors import InputError
@@ -82,7 +83,8 @@ def resolve_units(
     energy = _unit(energy_unit, convention.energy, convention.origin, energy_factor)
     force = _unit(force_unit, convention.force, convention.origin, _force_factor)
     if length is None:
-        raise unknown_units(where, convention, energy is None)
+        missing = ["length_unit", "energy_unit"] if energy is None else ["length_unit"]
+        raise unknown_units(where, convention, missing)
     if force is None and energy is not None:
         declared = "declared" in (energy.origin, length.origin)
         force = Unit(
@@ -99,15 +101,13 @@ def resolve_units(
     return Units(length, energy, force, convention.reason)
 
 
-def unknown_units(where: str, convention: Convention, energy: bool = True) -> InputError:
-    """Return the error for a file whose units cannot be known."""
-    missing = (["length_unit"] if convention.length is None else []) + (
-        ["energy_unit"] if energy else []
-    )
+def unknown_units(where: str, convention: Convention, missing: Sequence[str]) -> InputError:
+    """Return the error for a file whose units cannot be known; `missing` are options to give."""
     because = f" ({convention.reason})" if convention.reason else ""
+    examples = {"energy_unit": "energy_unit='kcal/mol'", "length_unit": "length_unit='Å'"}
     return InputError(
-        f"{where}: the units of the file are not known{because}; give "
-        f"{' and '.join(missing)}, for example energy_unit='kcal/mol', length_unit='Å'"
+        f"{where}: the units of the file are not known{because}; give {' and '.join(missing)}, "
+        f"for example {', '.join(examples[option] for option in missing)}"
     )
 
 
@@ -122,7 +122,9 @@ def file_unit(text: str | None) -> str | None:
     return _SPELLINGS.get(compact.lower(), compact)
 
 
-def _unit(declared, known, origin, factor):  # type: ignore[no-untyped-def]
+def _unit(
+    declared: str | None, known: str | None, origin: str, factor: Callable[[str], float]
+) -> Unit | None:
     if declared is not None:
         return Unit(declared, factor(declared), "declared")
     if known is not None:
