@@ -1,0 +1,42 @@
+"""Every test that asks for `potential` runs for each architecture, engine and dtype."""
+
+import pytest
+
+from openmm_nequip.potential import Potential
+
+from .cases import CASES, ENGINES, build
+
+_built: dict[tuple[str, str, str], Potential] = {}
+
+
+def _parameters(dtypes: list[str]) -> list:
+    return [
+        pytest.param((case, dtype, engine), id=f"{case}-{engine}-{dtype}")
+        for case in CASES
+        for engine in ENGINES
+        for dtype in dtypes
+    ]
+
+
+def _cached(key: tuple[str, str, str]) -> Potential:
+    if key not in _built:
+        _built[key] = build(*key)
+    return _built[key].eval()
+
+
+@pytest.fixture(params=_parameters(["float32", "float64"]))
+def potential(request: pytest.FixtureRequest) -> Potential:
+    return _cached(request.param)
+
+
+@pytest.fixture(params=_parameters(["float64"]))
+def potential64(request: pytest.FixtureRequest) -> Potential:
+    """For derivatives by finite differences, which need float64."""
+    return _cached(request.param)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest):
+    """The case behind `potential` or `potential64`."""
+    name = next(f for f in ("potential", "potential64") if f in request.fixturenames)
+    return CASES[request.node.callspec.params[name][0]]
