@@ -118,8 +118,8 @@ class Potential(nn.Module):
                 if not self.training:
                     stress_out = stress_out.detach()
                     virial_out = virial_out.detach()
-            if not self.training:  # the graph behind the energies is gone
-                energy, atomic_energies = energy.detach(), atomic_energies.detach()
+        if not self.training:  # the graph behind the energies is gone, or of no use
+            energy, atomic_energies = energy.detach(), atomic_energies.detach()
         return Output(energy, atomic_energies, forces_out, stress_out, virial_out)
 
     @property
