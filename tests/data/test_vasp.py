@@ -99,7 +99,7 @@ def test_not_an_outcar(tmp_path):
         read_frames(tmp_path / "OUTCAR")
 
 
-def test_outcar(reference_data):
+def test_outcar(reference_data, tmp_path):
     path = reference_data / "vasp/OUTCAR.h2o.md.10"
     data = read_frames(path, require=("energy", "forces", "stress"))
     assert len(data) == 10
@@ -113,6 +113,9 @@ def test_outcar(reference_data):
         theirs = list(ase.io.vasp.read_vasp_out(text, index=slice(None)))
     np.testing.assert_array_equal(frame.forces, theirs[3].calc.results["forces"])
     np.testing.assert_array_equal(frame.positions, theirs[3].positions)
+    (tmp_path / "calculation.txt").symlink_to(path)
+    assert len(read_frames(tmp_path / "calculation.txt", format="vasp-outcar")) == 10
+    assert read_frames(path, format="vasp-out").format == "vasp-outcar"
     stress = theirs[3].calc.results["stress"]
     np.testing.assert_array_equal(frame.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], stress)
 

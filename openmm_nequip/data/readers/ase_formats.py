@@ -30,8 +30,7 @@ def read_extxyz(path: Path, keys: Keys) -> Source:
 def read_database(path: Path, keys: Keys) -> Source:
     """Open an ASE database; units that SchNetPack notes in its metadata are used."""
     try:
-        with ase.db.connect(path) as database:
-            metadata = dict(database.metadata)
+        metadata = dict(ase.db.connect(path).metadata)
     except Exception as error:  # ASE raises what sqlite3, json, ... raise
         raise InputError(f"{path} is not an ASE database: {_one_line(error)}") from None
     convention = Convention("eV", "Å", reason="ASE databases are in eV and Å unless declared")
@@ -48,13 +47,27 @@ def read_database(path: Path, keys: Keys) -> Source:
     return Source("ase-db", convention, _database_records(path, keys))
 
 
-def read_any(path: Path, keys: Keys, format: str | None) -> Source:
+def guess(path: Path) -> str:
+    """Return ASE's name of a file's format, from its name and its content.
+
+    Raises
+    ------
+    InputError
+        ASE does not recognise the file.
+    """
+    try:
+        name: str = get_ioformat(filetype(str(path))).name
+    except UnknownFileTypeError:
+        raise InputError(f"{path}: its format is not recognised; give it as format") from None
+    return name
+
+
+def read_any(path: Path, keys: Keys, name: str) -> Source:
     """Open a file of any other format that ASE knows."""
     try:
-        name = get_ioformat(format or filetype(str(path))).name
+        get_ioformat(name)
     except UnknownFileTypeError:
-        what = f"format '{format}' is unknown" if format else "its format is not recognised"
-        raise InputError(f"{path}: {what}; give one of ASE's format names as format") from None
+        raise InputError(f"{path}: format '{name}' is unknown to this package and ASE") from None
     convention = Convention(
         "eV", "Å", reason=f"ASE converts the format '{name}' to eV and Å", fixed=True
     )
@@ -128,10 +141,9 @@ def _nine_numbers(match: re.Match[str]) -> str:
 
 
 def _database_records(path: Path, keys: Keys) -> Iterator[Record]:
-    with ase.db.connect(path) as database:
-        for index, row in enumerate(database.select()):
-            atoms = row.toatoms(add_additional_information=True)
-            yield record_of(atoms, keys, f"{path}, frame {index}")
+    for index, row in enumerate(ase.db.connect(path).select()):
+        atoms = row.toatoms(add_additional_information=True)
+        yield record_of(atoms, keys, f"{path}, frame {index}")
 
 
 def _any_records(path: Path, keys: Keys, format: str) -> Iterator[Record]:

@@ -17,8 +17,11 @@ OnBad = Literal["error", "skip"]
 
 _READERS: dict[str, Reader] = {
     "extxyz": ase_formats.read_extxyz,
+    "xyz": ase_formats.read_extxyz,
     "ase-db": ase_formats.read_database,
+    "db": ase_formats.read_database,
     "vasp-outcar": vasp.read_outcar,
+    "vasp-out": vasp.read_outcar,  # ASE's names of the same
     "vasp-xml": vasp.read_xml,
     "npz": npz.read,
     "hdf5": hdf5.read,
@@ -202,7 +205,8 @@ def read_frames(
     on_bad
         ``"error"`` refuses a file with a bad frame; ``"skip"`` leaves such frames out and lists
         them. Bad are: unconverged or machine-learned VASP steps, what cannot be parsed, NaN or
-        infinite numbers, wrong shapes, missing labels, atoms closer than 0.3 Å.
+        infinite numbers, wrong shapes, missing labels, atoms closer than 0.3 Å. Whether the runs
+        of other programs converged is not looked into.
 
     Returns
     -------
@@ -244,8 +248,8 @@ def _open(path: Path, format: str | None, keys: Mapping[str, str]) -> Source:
     return ase_formats.read_any(path, keys, name)
 
 
-def _guess_format(path: Path) -> str | None:
-    """Return a format from the name of a file, `None` where ASE shall guess."""
+def _guess_format(path: Path) -> str:
+    """Return a format from the name of a file, or else from what ASE sees in it."""
     if path.is_dir():
         if deepmd.systems(path):
             return "deepmd"
@@ -256,7 +260,7 @@ def _guess_format(path: Path) -> str | None:
         return "vasp-outcar"
     if "vasprun" in path.name:
         return "vasp-xml"
-    return _SUFFIXES.get(path.suffix.lower())
+    return _SUFFIXES.get(path.suffix.lower()) or ase_formats.guess(path)
 
 
 def _select(source: Source, index: slice | None) -> Iterator[tuple[int, Record]]:
