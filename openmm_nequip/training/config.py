@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 from pydantic import (
     Field,
@@ -17,8 +17,6 @@ from pydantic import (
 
 from ..architectures import Architecture
 from ..config import Config
-
-_AUTOMATIC = "left out, it is chosen automatically"
 
 
 class DataConfig(Config):
@@ -79,7 +77,7 @@ class DataConfig(Config):
 def _optional_fields() -> dict[str, Any]:
     """Every key of the architecture, with its own type and checks, each optional."""
     return {
-        name: (field.annotation | None, Field(None, description=_AUTOMATIC, **_limits(field)))
+        name: (Optional[field.annotation], Field(default=None, **_limits(field)))  # noqa: UP045
         for name, field in Architecture.model_fields.items()
     }
 
@@ -93,8 +91,7 @@ def _limits(field: Any) -> dict[str, Any]:
 ModelConfig: Any = create_model(
     "ModelConfig",
     __base__=Config,
-    size=(Literal["S", "M", "L"] | None, None),
-    **_optional_fields(),
+    **{"size": (Optional[Literal["S", "M", "L"]], None), **_optional_fields()},  # noqa: UP045
 )
 
 
@@ -164,14 +161,14 @@ class TrainingConfig(Config):
     amsgrad: bool = True
     schedule: Literal["cosine", "plateau", "step", "constant"] = "cosine"
     min_learning_rate: NonNegativeFloat = 1e-5
-    schedule_factor: float = Field(0.5, gt=0.0, lt=1.0)
+    schedule_factor: float = Field(default=0.5, gt=0.0, lt=1.0)
     schedule_patience: NonNegativeInt = 25
     schedule_step_epochs: PositiveInt = 100
     warmup_epochs: NonNegativeFloat = 0.0
     loss: Literal["mse", "huber"] = "mse"
     loss_weights: LossWeights = LossWeights()
     huber_delta: PositiveFloat = 0.01
-    ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
+    ema_decay: float = Field(default=0.99, ge=0.0, lt=1.0)
     gradient_clip: PositiveFloat | None = None
     early_stopping: PositiveInt | None = None
     val_interval: PositiveInt | None = None
@@ -218,7 +215,7 @@ class TrainConfig(Config):
     training: TrainingConfig = TrainingConfig()
     seed: NonNegativeInt = 0
     output: Path | None = None
-    name: str | None = Field(None, pattern=r"^[\w.+-]+$")
+    name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
 
 
 def parse_duration(text: str) -> float:

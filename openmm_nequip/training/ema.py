@@ -24,7 +24,7 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
         self.num_updates = 0
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()

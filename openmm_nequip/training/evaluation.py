@@ -61,7 +61,7 @@ def predict(
     outputs, targets, types = [], [], []
     for graph, target in batches:
         output = potential(graph.to(device), forces=forces, stress=stress)
-        outputs.append(Output(*(None if t is None else t.detach().cpu() for t in output)))
+        outputs.append(Output._make(None if t is None else t.detach().cpu() for t in output))
         targets.append(target.to("cpu"))
         types.append(graph.types.cpu())
     potential.train(was_training)
@@ -88,8 +88,8 @@ def _join(outputs: list[Output], targets: list[Targets], types: list[Tensor]) ->
             none,
         )
     return Predictions(
-        Output(*(None if t[0] is None else torch.cat(t) for t in zip(*outputs, strict=True))),
-        Targets(*(torch.cat(t) for t in zip(*targets, strict=True))),
+        Output._make(None if t[0] is None else torch.cat(t) for t in zip(*outputs, strict=True)),
+        Targets._make(torch.cat(t) for t in zip(*targets, strict=True)),
         torch.cat(types),
     )
 

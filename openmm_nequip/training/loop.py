@@ -244,7 +244,7 @@ class TrainingLoop(Callback):
             predictions = self.predict()
         loss = self.module.loss
         terms = loss.terms(predictions.output, predictions.targets)
-        val_loss = float(loss.total(terms.penalty, terms.count))
+        val_loss = float(loss.total(terms.penalty, terms.labels))
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise _diverged(progress)
         improved = val_loss < progress.best_loss

@@ -26,13 +26,13 @@ class Terms(NamedTuple):
         atoms of their structure.
     absolute
         Sum of absolute errors, shape ``[3]``: eV per atom, eV/Å, eV/Å³; not differentiable.
-    count
+    labels
         How many labels there are, shape ``[3]``; a missing label (NaN) counts nowhere.
     """
 
     penalty: Tensor
     absolute: Tensor
-    count: Tensor
+    labels: Tensor
 
 
 class Loss:
@@ -56,7 +56,7 @@ class Loss:
         pairs = [(output.energy / targets.num_atoms, targets.energy / targets.num_atoms)]
         for predicted, target in ((output.forces, targets.forces), (output.stress, targets.stress)):
             pairs.append((target.new_zeros(0) if predicted is None else predicted, target))
-        penalty, absolute, count = [], [], []
+        penalty, absolute, labels = [], [], []
         for predicted, target in pairs:
             if len(predicted) == 0:
                 target = target[:0].reshape(predicted.shape)
@@ -70,12 +70,12 @@ class Loss:
                     functional.huber_loss(error, zero, reduction="sum", delta=self.huber_delta)
                 )
             absolute.append(error.detach().abs().sum())
-            count.append(known.sum())
+            labels.append(known.sum())
         return Terms(
-            torch.stack(penalty), torch.stack(absolute), torch.stack(count).to(torch.float64)
+            torch.stack(penalty), torch.stack(absolute), torch.stack(labels).to(torch.float64)
         )
 
-    def total(self, penalty: Tensor, count: Tensor) -> Tensor:
-        """Combine the sums and counts of a whole batch into the loss."""
+    def total(self, penalty: Tensor, labels: Tensor) -> Tensor:
+        """Combine the sums and numbers of labels of a whole batch into the loss."""
         weights = self.weights.to(penalty.device)
-        return (weights * penalty / count.clamp(min=1.0)).sum()
+        return (weights * penalty / labels.clamp(min=1.0)).sum()

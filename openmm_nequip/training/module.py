@@ -59,7 +59,7 @@ class PotentialModule(LightningModule):
         graph, targets = batch
         output = self.potential(graph, forces=self.loss.forces, stress=self.loss.stress)
         terms = self.loss.terms(output, targets)
-        sums = torch.stack([terms.penalty.detach(), terms.absolute, terms.count])
+        sums = torch.stack([terms.penalty.detach(), terms.absolute, terms.labels])
         world_size = self.trainer.world_size
         if world_size > 1:
             message = torch.cat([sums.flatten(), self.signals.to(sums.device)])
@@ -78,6 +78,7 @@ class PotentialModule(LightningModule):
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             amsgrad=config.amsgrad,
+            fused=True,
         )
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
@@ -86,8 +87,8 @@ class PotentialModule(LightningModule):
 
     def take_sums(self) -> tuple[float, list[float]]:
         """Return loss and mean absolute errors since the last call, and start anew."""
-        penalty, absolute, count = self.sums
-        loss = float(self.loss.total(penalty, count))
-        means = (absolute / count).tolist()  # NaN without labels
+        penalty, absolute, labels = self.sums
+        loss = float(self.loss.total(penalty, labels))
+        means = (absolute / labels).tolist()  # NaN without labels
         self.sums = torch.zeros_like(self.sums)
         return loss, means

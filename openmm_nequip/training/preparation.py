@@ -1,319 +1,182 @@
-"""From the configuration to data sets, statistics and a potential to train."""
+"""The potential to train: a new one fitted to the figures of the data, or one trained further."""
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 
 from .. import modelfile
 from ..architectures import Architecture
 from ..architectures.nequip import PRESETS
 from ..config import parse_config
-from ..data.dataset import FrameDataset
-from ..data.fingerprint import fingerprint
-from ..data.frame import Frame
-from ..data.readers import read_frames
-from ..data.splits import Selection, Split, check_duplicates, split_frames
 from ..data.statistics import Statistics, compute_statistics
 from ..errors import InputError
 from ..potential import Potential
-from .config import DataConfig, TrainConfig
+from .config import TrainConfig
+from .evaluation import evaluation_batches, predict
+from .sets import Sets, make_dataset
 
-_MIN_VALIDATION = 50
-_MAX_VALIDATION = 1000
 
-
-@dataclass
-class Sets:
-    """The frames of a run.
+class Preparation:
+    """What the configuration says about the potential before the data is read.
 
     Attributes
     ----------
-    train, val, test
-        Frames of each set; the test set may be empty.
-    splits
-        How each file was split, by the name under which the split is recorded.
+    start : Potential or None
+        The potential to be fine-tuned.
+    elements : list of str or None
+        Chemical symbols of the types, if the configuration settles them.
+    r_max : float
+        Cutoff, Å.
     """
 
-    train: Sequence[Frame]
-    val: Sequence[Frame]
-    test: Sequence[Frame]
-    splits: dict[str, Split]
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.start: Potential | None = None
+        self.given = _given(config)
+        if config.training.fine_tune_from is not None:
+            self.start = modelfile.load_file(modelfile.find_model(config.training.fine_tune_from))
+            if len(set(self.start.elements)) < len(self.start.elements):
+                raise InputError("cannot fine-tune a potential with several types for one element")
+            self.elements: list[str] | None = self.start.elements
+            self.r_max = self.start.r_max
+        else:
+            self.elements = self.given.get("elements") or self.given.get("type_names")
+            default = Architecture.model_fields["r_max"].default
+            self.r_max = float(self.given.get("r_max", default))
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of frames of each set."""
-        return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
+    def build(self, sets: Sets) -> tuple[Potential, Statistics]:
+        """Return the potential with its start weights, and the figures that went into it.
 
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of each set."""
-        return {
-            name: fingerprint(frames)
-            for name, frames in (("train", self.train), ("val", self.val), ("test", self.test))
-            if len(frames)
+        Raises
+        ------
+        InputError
+            Configuration or start potential and the data do not go together.
+        """
+        if self.start is not None:
+            return self._fine_tuned(sets)
+        architecture, statistics = self._new(sets)
+        torch.manual_seed(self.config.seed)
+        references = {"reference_energies": statistics.reference_energies}
+        return Potential(architecture, references), statistics
+
+    def _new(self, sets: Sets) -> tuple[Architecture, Statistics]:
+        in_data = sets.elements()
+        elements = list(self.elements or in_data)
+        missing = [symbol for symbol in in_data if symbol not in elements]
+        if missing:
+            raise InputError(f"model.type_names lacks {', '.join(missing)}, which is in the data")
+        if len(set(elements)) < len(elements):
+            raise InputError("training needs one atom type per element: model.elements repeats one")
+        names = list(self.given.get("type_names") or elements)
+        if len(names) != len(elements):
+            raise InputError("model.elements must give one symbol for each of model.type_names")
+        statistics = compute_statistics(
+            sets.train,
+            elements,
+            self.r_max,
+            per_edge_type_cutoff=_by_element(
+                self.given.get("per_edge_type_cutoff"), dict(zip(names, elements, strict=True))
+            ),
+            reference_energies=self._references(elements, in_data),
+        )
+        per_type = statistics.force_rms_per_type
+        automatic = {
+            "type_names": names,
+            "elements": elements,
+            "avg_num_neighbors": statistics.avg_num_neighbors or 1.0,
+            "per_type_energy_scales": {
+                name: per_type.get(element) or statistics.force_rms or 1.0
+                for name, element in zip(names, elements, strict=True)
+            },
+            "per_type_energy_shifts": {
+                name: statistics.reference_energies[element]
+                for name, element in zip(names, elements, strict=True)
+            },
         }
+        architecture = parse_config(Architecture, {**automatic, **self.given}, "model section")
+        return architecture, statistics
 
-    def elements(self) -> list[str]:
-        """Chemical symbols of all frames, by atomic number."""
-        sets = (self.train, self.val, self.test)
-        numbers = {int(z) for frames in sets for frame in frames for z in set(frame.numbers)}
-        return [chemical_symbols[z] for z in sorted(numbers)]
-
-
-def read_data(
-    config: DataConfig, paths: str | list[str], say: Callable[[str], None]
-) -> list[Frame]:
-    """Read files of the `data` section; `say` gets what was read and in which units."""
-    frames: list[Frame] = []
-    for path in [paths] if isinstance(paths, str) else paths:
-        found = read_frames(
-            _expand(path),
-            format=config.format,
-            energy_unit=config.energy_unit,
-            length_unit=config.length_unit,
-            force_unit=config.force_unit,
-            keys=config.keys,
-            require=config.require,
-            on_bad=config.on_bad_frames,
-        )
-        say(found.summary())
-        frames += found
-    return frames
-
-
-def _expand(path: str) -> str:
-    """Fill in ``~`` and environment variables, so that a recipe need not name a machine's paths."""
-    expanded = os.path.expandvars(os.path.expanduser(path))
-    if "$" in expanded:
-        raise InputError(f"data file '{path}': the environment variable in it is not set")
-    return expanded
-
-
-def load_sets(config: DataConfig, seed: int, say: Callable[[str], None]) -> Sets:
-    """Read the files and divide them into training, validation and test frames.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read, a set is larger than the file, or sets share frames.
-    """
-    main = read_data(config, config.file, say)
-    if config.split_file is not None:
-        train, val, test = _from_split_file(config)
-    else:
-        train, val, test = _selections(config, len(main))
-    split = split_frames(main, train, val, test, seed=seed, on_duplicates=config.on_duplicates)
-    frames = {name: [main[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
-    splits = {"split": split}
-    for name, path, count in (
-        ("val", config.val_file, config.n_val),
-        ("test", config.test_file, config.n_test),
-    ):
-        if path is not None:
-            own = read_data(config, path, say)
-            part = split_frames(own, "rest" if count is None else count, seed=seed)
-            frames[name] = [own[i] for i in part.train]
-            splits[f"split_{name}_file"] = part
-    if config.val_file is not None or config.test_file is not None:
-        check_duplicates(frames, config.on_duplicates)
-    if not frames["val"]:
-        raise InputError(
-            "there are no validation frames: give data.n_val or data.val_file (or fewer "
-            "training frames, data.n_train)"
-        )
-    return Sets(frames["train"], frames["val"], frames["test"], splits)
-
-
-def _from_split_file(config: DataConfig) -> tuple[Selection, Selection, Selection]:
-    for key in ("n_train", "n_val", "n_test"):
-        if getattr(config, key) is not None:
-            raise InputError(f"give either data.split_file or data.{key}, not both")
-    path = config.split_file
-    assert path is not None
-    return (
-        path,
-        None if config.val_file is not None else path,
-        None if config.test_file is not None else path,
-    )
-
-
-def _selections(config: DataConfig, total: int) -> tuple[Selection, Selection, Selection]:
-    """Fill in the sizes that the configuration leaves open."""
-    test = None if config.test_file is not None else config.n_test
-    val: Selection = None if config.val_file is not None else config.n_val
-    train: Selection = config.n_train
-    if val is None and config.val_file is None:
-        used = _number(train, total)
-        left = total - used - _number(test, total)
-        wanted = max(_MIN_VALIDATION, round(0.1 * (used or left)))
-        wanted = min(wanted, _MAX_VALIDATION)
-        val = min(wanted, left if used else max(1, round(0.1 * left)))
-    return ("rest" if train is None else train), val, test
-
-
-def _number(selection: Selection, total: int) -> int:
-    if isinstance(selection, float):
-        return round(selection * total)
-    return selection if isinstance(selection, int) else 0
-
-
-def resolve_model(config: TrainConfig, sets: Sets) -> tuple[Architecture, Statistics]:
-    """Fill in what the `model` section leaves to the data.
-
-    Returns
-    -------
-    architecture, statistics
-        The complete configuration of the network, and the figures that went into it.
-    """
-    given = config.model.model_dump(exclude_unset=True)
-    size = given.pop("size", None)
-    given = {key: value for key, value in given.items() if value is not None}
-    chosen = {**PRESETS.get(size, {}), **given} if size else given
-    in_data = sets.elements()
-    elements = chosen.get("elements") or chosen.get("type_names") or in_data
-    missing = [symbol for symbol in in_data if symbol not in elements]
-    if missing:
-        raise InputError(f"model.type_names lacks {', '.join(missing)}, which the data contains")
-    if len(set(elements)) < len(elements):
-        raise InputError(
-            "training needs one atom type for each element: model.elements repeats one"
-        )
-    r_max = chosen.get("r_max", Architecture.model_fields["r_max"].default)
-    names = list(chosen.get("type_names") or elements)
-    statistics = compute_statistics(
-        sets.train,
-        elements,
-        r_max,
-        per_edge_type_cutoff=_by_element(chosen.get("per_edge_type_cutoff"), names, elements),
-        reference_energies=_references(config.data, elements, in_data),
-    )
-    scales = {
-        name: statistics.force_rms_per_type.get(element) or statistics.force_rms or 1.0
-        for name, element in zip(names, elements, strict=True)
-    }
-    shifts = {
-        name: statistics.reference_energies[element]
-        for name, element in zip(names, elements, strict=True)
-    }
-    automatic = {
-        "type_names": names,
-        "elements": list(elements),
-        "avg_num_neighbors": statistics.avg_num_neighbors or 1.0,
-        "per_type_energy_scales": scales,
-        "per_type_energy_shifts": shifts,
-    }
-    return parse_config(Architecture, {**automatic, **chosen}, "model section"), statistics
-
-
-def _by_element(cutoffs: Any, names: Sequence[str], elements: Sequence[str]) -> Any:
-    if cutoffs is None:
-        return None
-    symbol = dict(zip(names, elements, strict=True))
-    return {
-        symbol.get(centre, centre): _by_element(value, names, elements)
-        if isinstance(value, dict)
-        else value
-        for centre, value in cutoffs.items()
-    }
-
-
-def _references(config: DataConfig, elements: Sequence[str], in_data: Sequence[str]) -> Any:
-    request = config.reference_energies
-    if isinstance(request, dict):
-        return {**{e: 0.0 for e in elements if e not in in_data}, **request}
-    return {"auto": "auto", "isolated_atoms": "isolated", "least_squares": "least-squares"}[request]
-
-
-def fine_tuned(
-    config: TrainConfig, sets: Sets, potential: Potential
-) -> tuple[Architecture, Statistics]:
-    """Return the architecture of a potential that is trained further, checked against the data.
-
-    Raises
-    ------
-    InputError
-        The data has new elements, or the `model` section asks for another network.
-    """
-    architecture = potential.config
-    if len(set(potential.elements)) < len(potential.elements):
-        raise InputError("cannot fine-tune a potential with several atom types for one element")
-    missing = [symbol for symbol in sets.elements() if symbol not in potential.elements]
-    if missing:
-        raise InputError(
-            f"cannot fine-tune {config.training.fine_tune_from} on {', '.join(missing)}: it knows "
-            f"{', '.join(potential.elements)} only; train a new potential on all elements"
-        )
-    for key, value in config.model.model_dump(exclude_unset=True).items():
-        if value is not None and getattr(architecture, key, value) != value:
+    def _fine_tuned(self, sets: Sets) -> tuple[Potential, Statistics]:
+        potential, config = self.start, self.config
+        assert potential is not None
+        missing = [symbol for symbol in sets.elements() if symbol not in potential.elements]
+        if missing:
             raise InputError(
-                f"model.{key} cannot change in fine-tuning: the file has "
-                f"{getattr(architecture, key)}; remove the key"
+                f"cannot fine-tune {config.training.fine_tune_from} on {', '.join(missing)}: it "
+                f"knows {', '.join(potential.elements)} only; train a new potential instead"
             )
-    statistics = compute_statistics(
-        sets.train,
-        potential.elements,
-        potential.r_max,
-        reference_energies=_references(config.data, potential.elements, sets.elements()),
-    )
-    return architecture, statistics
-
-
-def build_potential(config: TrainConfig, sets: Sets) -> tuple[Potential, Statistics]:
-    """Build the potential to train: new with random weights, or one to be fine-tuned."""
-    training = config.training
-    if training.fine_tune_from is None:
-        architecture, statistics = resolve_model(config, sets)
-        torch.manual_seed(config.seed)
-        potential = Potential(architecture)
-        references = statistics.reference_energies
-    else:
-        potential = modelfile.load_file(modelfile.find_model(training.fine_tune_from))
-        architecture, statistics = fine_tuned(config, sets, potential)
-        if training.fine_tune_shifts == "estimate":
-            potential = _with_new_shifts(potential, sets)
+        shifts_move = config.training.fine_tune_shifts == "estimate"
+        for key, value in self.given.items():
+            own = getattr(potential.config, key)
+            if own != value and not (shifts_move and key == "per_type_energy_shifts"):
+                raise InputError(
+                    f"model.{key} cannot change in fine-tuning: the file has {own}; remove the key"
+                )
+        statistics = compute_statistics(
+            sets.train,
+            potential.elements,
+            potential.r_max,
+            reference_energies=self._references(potential.elements, sets.elements()),
+        )
         references = potential.metadata.get("reference_energies", {})
-        potential.metadata = {}
-    potential.metadata["reference_energies"] = references
-    return potential, statistics
+        if shifts_move:
+            change = _energy_change(potential, sets)
+            own_shifts = potential.get_parameter("network.shifts")
+            with torch.no_grad():
+                own_shifts += potential.config.per_type(change)
+            shifts = dict(zip(potential.type_names, own_shifts.tolist(), strict=True))
+            potential.config = potential.config.model_copy(
+                update={"per_type_energy_shifts": shifts}
+            )
+            references = statistics.reference_energies
+        potential.metadata = {"reference_energies": references}
+        return potential, statistics
+
+    def _references(self, elements: Sequence[str], in_data: Sequence[str]) -> Any:
+        """The request for reference energies in the words of `compute_statistics`."""
+        request = self.config.data.reference_energies
+        if isinstance(request, dict):
+            return {**{e: 0.0 for e in elements if e not in in_data}, **request}
+        return {"isolated_atoms": "isolated", "least_squares": "least-squares"}.get(
+            request, request
+        )
 
 
-def _with_new_shifts(potential: Potential, sets: Sets) -> Potential:
-    """Move the shifts so that the untrained energies fit the data on average."""
-    residuals = []
-    potential.eval()
-    for frame in sets.train:
-        if frame.energy is not None:
-            output = potential(potential.graph(frame), forces=False)
-            residuals.append((frame, float(frame.energy - output.energy)))
-    if not residuals:
+def _given(config: TrainConfig) -> dict[str, Any]:
+    """Return the keys of the `model` section that have a value, the preset's included."""
+    values = config.model.model_dump(exclude_unset=True)
+    size = values.pop("size", None)
+    given = {key: value for key, value in values.items() if value is not None}
+    return {**PRESETS[size], **given} if size else given
+
+
+def _by_element(cutoffs: Any, element_of: dict[str, str]) -> Any:
+    if not isinstance(cutoffs, dict):
+        return cutoffs
+    return {
+        element_of.get(name, name): _by_element(value, element_of)
+        for name, value in cutoffs.items()
+    }
+
+
+def _energy_change(potential: Potential, sets: Sets) -> dict[str, float]:
+    """Fit, by element, what the data's energies have over those of the potential."""
+    dataset = make_dataset(sets.train, potential.elements, potential.r_max)
+    output, targets, _ = predict(potential, evaluation_batches(dataset), forces=False)
+    residuals = (targets.energy - output.energy).tolist()
+    frames = [
+        replace(frame, energy=residual, forces=None)
+        for frame, residual in zip(sets.train, residuals, strict=True)
+        if frame.energy is not None
+    ]
+    if not frames:
         raise InputError("fine_tune_shifts: estimate needs energies in the training data")
-    statistics = compute_statistics(
-        [replace(frame, energy=residual) for frame, residual in residuals],
-        potential.elements,
-        potential.r_max,
-        reference_energies="least-squares",
-    )
-    change = {
-        name: statistics.reference_energies[element]
+    found = compute_statistics(
+        frames, potential.elements, potential.r_max, reference_energies="least-squares"
+    ).reference_energies
+    return {
+        name: found[element]
         for name, element in zip(potential.type_names, potential.elements, strict=True)
     }
-    network = potential.network
-    with torch.no_grad():
-        network.shifts += potential.config.per_type(change)
-    shifts = dict(zip(potential.type_names, network.shifts.tolist(), strict=True))
-    potential.config = potential.config.model_copy(update={"per_type_energy_shifts": shifts})
-    return potential
-
-
-def make_dataset(frames: Sequence[Frame], potential: Potential) -> FrameDataset:
-    """Return frames as a dataset for `potential`."""
-    return FrameDataset(frames, potential.elements, potential.r_max)
-
-
-def has_labels(frames: Sequence[Frame], label: str) -> bool:
-    """Return whether any frame has ``'energy'``, ``'forces'`` or ``'stress'``."""
-    return any(getattr(frame, label) is not None for frame in frames)

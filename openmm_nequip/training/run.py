@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch.utils.data import DataLoader
 
-from ..data.dataset import collate_batch
+from ..data.dataset import Targets, collate_batch
+from ..data.graph import Graph
 from ..errors import InputError
 from ..potential import Potential
 from . import plots
@@ -33,10 +35,11 @@ from .evaluation import Predictions, describe, errors, evaluation_batches, gathe
 from .loop import TrainingLoop
 from .loss import Loss
 from .module import PotentialModule
-from .preparation import Sets, build_potential, has_labels, load_sets, make_dataset
+from .preparation import Preparation
 from .runfolder import RunFolder
 from .sampler import EpochBatches, Unlabelled
 from .schedule import Schedule
+from .sets import Reader, Sets, StoredFrames, has_labels, load_sets, make_dataset
 
 _STEPS = 20_000  # of a run whose length is left open
 _STEPS_BETWEEN_VALIDATIONS = 100
@@ -76,8 +79,11 @@ def train(config: TrainConfig, output: Path) -> Path:
 def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     torch.set_num_threads(_num_threads(config))
     say = print_line if first else _say_nothing
-    sets = load_sets(config.data, config.seed, say)
-    potential, statistics = build_potential(config, sets)
+    preparation = Preparation(config)
+    cache = folder.path / "cache"
+    reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
+    sets = load_sets(reader, config.seed)
+    potential, statistics = preparation.build(sets)
     for note in statistics.notes:
         say(f"note: {note}")
     config = _resolve(config, potential, len(sets.train))
@@ -130,7 +136,7 @@ def _assemble(
     assert training.val_interval is not None
     batches = EpochBatches(len(sets.train), training.batch_size, config.seed)
     loader = DataLoader(
-        Unlabelled(make_dataset(sets.train, potential)),
+        Unlabelled(make_dataset(sets.train, potential.elements, potential.r_max)),
         batch_sampler=batches,
         collate_fn=collate_batch,
         num_workers=config.data.num_workers,
@@ -145,17 +151,18 @@ def _assemble(
     )
     potential.train()
     module = PotentialModule(potential, loss, training)
-    val_set = make_dataset(sets.val, potential)
-    val_batches: list[Any] = []
+    val_set = make_dataset(sets.val, potential.elements, potential.r_max)
+    kept: list[tuple[Graph, Targets]] = []
 
     def validate() -> Predictions:
-        if not val_batches:
-            share = range(trainer.global_rank, len(val_set), trainer.world_size)
-            val_batches.extend(
-                (graph.to(potential.device), targets)
-                for graph, targets in evaluation_batches(val_set, share)
-            )
-        return gather(predict(potential, val_batches, loss.forces, loss.stress))
+        batches: Iterable[tuple[Graph, Targets]] = kept
+        if not kept:
+            share = range(trainer.global_rank, len(sets.val), trainer.world_size)
+            batches = evaluation_batches(val_set, share)
+            if not isinstance(sets.val, StoredFrames):
+                kept.extend((graph.to(potential.device), targets) for graph, targets in batches)
+                batches = kept
+        return gather(predict(potential, batches, loss.forces, loss.stress))
 
     loop = TrainingLoop(
         module,
@@ -206,7 +213,7 @@ def _finish(
     results: dict[str, Any] = {}
     for name, frames in (("validation", sets.val), ("test", sets.test)):
         if frames:
-            dataset = make_dataset(frames, potential)
+            dataset = make_dataset(frames, potential.elements, potential.r_max)
             found = predict(potential, evaluation_batches(dataset), loss.forces, loss.stress)
             results[name] = errors(found, potential.elements)
             shown = name

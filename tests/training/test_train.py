@@ -1,0 +1,221 @@
+"""Training from a configuration to a model file, on small sets with known physics."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.io import write
+from typer.testing import CliRunner
+
+import openmm_nequip
+from openmm_nequip.cli import app, evaluate  # noqa: F401 - registers its command
+from openmm_nequip.cli import train as train_command  # noqa: F401
+from openmm_nequip.config import load_config, parse_config
+from openmm_nequip.data.readers import read_frames
+from openmm_nequip.errors import InputError
+from openmm_nequip.modelfile import read_header
+from openmm_nequip.training.assess import assess
+from openmm_nequip.training.config import TrainConfig
+from openmm_nequip.training.run import train
+
+from .conftest import TINY, clusters, crystals
+
+
+def config(file: Path, training: dict | None = None, **sections) -> TrainConfig:
+    values = {
+        "data": {"file": str(file), "n_train": 20, "n_val": 10, **sections.pop("data", {})},
+        "model": {**TINY, **sections.pop("model", {})},
+        "training": {"max_epochs": 2, "num_threads": 1, **(training or {})},
+        "name": "tiny",
+        **sections,
+    }
+    return parse_config(TrainConfig, values, "test")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cluster_file) -> Path:
+    """A run long enough to learn something; the folder."""
+    output = tmp_path_factory.mktemp("runs") / "clusters"
+    torch.set_num_threads(1)
+    settings = config(
+        cluster_file,
+        {"max_epochs": 60, "val_interval": 5, "batch_size": 4},
+        data={"n_train": 40, "n_test": 10},
+        model={"num_features": 16},
+    )
+    train(settings, output)
+    return output
+
+
+def test_training_reduces_the_error(trained, cluster_file):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    frames = read_frames(cluster_file)
+    rms = 1000 * np.sqrt(np.mean([np.square(frame.forces) for frame in frames]))
+    assert metrics["test"]["forces_rmse_meV_per_A"] < 0.15 * rms
+    spread = 1000 * np.std([frame.energy for frame in frames])
+    assert metrics["test"]["energy_rmse_meV"] < 0.2 * spread
+    assert set(metrics["test"]["forces_by_element"]) == {"Cu", "Au"}
+
+
+def test_run_folder_is_complete(trained):
+    names = {path.relative_to(trained).as_posix() for path in trained.rglob("*")}
+    assert {
+        "config.yaml",
+        "versions.json",
+        "split.json",
+        "log.csv",
+        "checkpoints/last.ckpt",
+        "learning_curve.png",
+        "parity.png",
+        "metrics.json",
+        "tiny.safetensors",
+        "tensorboard",
+    } <= names
+    assert any("events.out.tfevents" in name for name in names)
+    for picture in ("learning_curve.png", "parity.png"):
+        assert (trained / picture).stat().st_size > 10_000
+    header = read_header(trained / "tiny.safetensors")
+    metadata = header["metadata"]
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metadata["errors"]["test"] == metrics["test"]
+    assert metadata["training"]["seed"] == 0
+    assert len(metadata["training"]["data"]["fingerprint"]["train"]) == 64
+    assert set(metadata["reference_energies"]) == {"Cu", "Au"}
+    assert "/" not in metadata["training"]["config"]["data"]["file"]
+    split = json.loads((trained / "split.json").read_text())
+    assert [len(split[name]) for name in ("train", "val", "test")] == [40, 10, 10]
+
+
+def test_resolved_configuration_trains_the_same_model(tmp_path, cluster_file):
+    first = train(config(cluster_file), tmp_path / "first")
+    again = load_config(TrainConfig, tmp_path / "first/config.yaml")
+    second = train(again, tmp_path / "second")
+    one, two = openmm_nequip.load(first), openmm_nequip.load(second)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+def test_evaluate_gives_the_metrics_of_the_run(tmp_path, trained, cluster_file):
+    split = json.loads((trained / "split.json").read_text())
+    every = clusters(60)
+    write(tmp_path / "test.xyz", [every[i] for i in split["test"]], format="extxyz")
+    found = assess(trained / "tiny.safetensors", tmp_path / "test.xyz", tmp_path / "errors")
+    saved = json.loads((tmp_path / "errors/metrics.json").read_text())
+    expected = json.loads((trained / "metrics.json").read_text())["test"]
+    assert saved["test.xyz"] == found
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if isinstance(value, float):
+            # the file has the labels to 8 digits
+            assert found[key] == pytest.approx(value, rel=1e-4), key
+    assert (tmp_path / "errors/parity.png").exists()
+    with pytest.raises(InputError, match="already"):
+        assess(trained / "tiny.safetensors", tmp_path / "test.xyz", tmp_path / "errors")
+
+
+def test_stress_is_trained_and_reported(tmp_path):
+    write(tmp_path / "copper.xyz", crystals(30), format="extxyz")
+    train(config(tmp_path / "copper.xyz", {"max_epochs": 8}), tmp_path / "run")
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    header = (tmp_path / "run/log.csv").read_text().splitlines()[0]
+    assert "val_stress_mae_meV_per_A3" in header
+    stress = np.array([atoms.get_stress(voigt=False) for atoms in crystals(30)])
+    assert metrics["validation"]["stress_rmse_meV_per_A3"] < 700 * np.sqrt(np.mean(stress**2))
+
+
+def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
+    start = trained / "tiny.safetensors"
+    settings = config(
+        cluster_file,
+        {"max_epochs": 1, "learning_rate": 1e-12, "fine_tune_from": str(start)},
+        model={"num_features": 16},
+    )
+    before, after = openmm_nequip.load(start), openmm_nequip.load(train(settings, tmp_path / "f"))
+    for name, tensor in before.state_dict().items():
+        assert torch.allclose(tensor, after.state_dict()[name], atol=1e-9), name
+
+    shifted = clusters(30)
+    for atoms in shifted:
+        atoms.calc.results["energy"] += 7.0  # 1.75 eV per atom: another level of theory
+    write(tmp_path / "shifted.xyz", shifted, format="extxyz")
+    training = {"max_epochs": 1, "learning_rate": 1e-12, "fine_tune_from": str(start)}
+    settings = config(
+        tmp_path / "shifted.xyz",
+        {**training, "fine_tune_shifts": "estimate"},
+        model={"num_features": 16},
+    )
+    moved = openmm_nequip.load(train(settings, tmp_path / "g"))
+    change = moved.network.shifts.detach() - before.network.shifts.detach()
+    composition = torch.tensor(
+        [{"Cu": 3.0, "Au": 1.0}[symbol] for symbol in moved.elements], dtype=torch.float64
+    )
+    assert float(composition @ change) == pytest.approx(7.0, abs=0.1)
+
+
+def test_fine_tuning_refuses_new_elements_and_another_network(tmp_path, trained, cluster_file):
+    training = {"fine_tune_from": str(trained / "tiny.safetensors")}
+    write(tmp_path / "ag.xyz", clusters(30, symbols="Cu3Ag"), format="extxyz")
+    with pytest.raises(InputError, match=r"cannot fine-tune .* on Ag"):
+        train(config(tmp_path / "ag.xyz", training, model={"num_features": 16}), tmp_path / "a")
+    with pytest.raises(InputError, match=r"model\.num_features cannot change"):
+        train(config(cluster_file, training), tmp_path / "b")
+
+
+def test_float64_and_early_stopping_and_clipping(tmp_path, cluster_file):
+    training = {
+        "max_epochs": 50,
+        "learning_rate": 0.5,
+        "schedule": "constant",
+        "ema_decay": 0.0,
+        "early_stopping": 2,
+        "gradient_clip": 1.0,
+        "loss": "huber",
+        "optimizer": "adamw",
+        "val_interval": 1,
+    }
+    path = train(config(cluster_file, training, model={"model_dtype": "float64"}), tmp_path / "d")
+    assert openmm_nequip.load(path).dtype == torch.float64
+    run = json.loads((tmp_path / "d/metrics.json").read_text())["run"]
+    assert run["epochs"] < 50
+
+
+def test_time_limit_ends_the_run(tmp_path, cluster_file):
+    train(config(cluster_file, {"max_epochs": 100_000, "max_time": 1.0}), tmp_path / "short")
+    run = json.loads((tmp_path / "short/metrics.json").read_text())["run"]
+    assert 1.0 <= run["seconds"] < 10.0
+
+
+def test_separate_files_and_duplicates(tmp_path, cluster_file):
+    write(tmp_path / "test.xyz", clusters(7, seed=1), format="extxyz")
+    settings = config(cluster_file, data={"test_file": str(tmp_path / "test.xyz")})
+    train(settings, tmp_path / "run")
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["frames"] == 7
+    settings = config(cluster_file, data={"test_file": str(cluster_file)})
+    with pytest.raises(InputError, match="in more than one set"):
+        train(settings, tmp_path / "other")
+
+
+def test_divergence_is_said(tmp_path, cluster_file):
+    with pytest.raises(InputError, match="diverged"):
+        train(config(cluster_file, {"learning_rate": 1e30}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.nun_layers=3", "unknown key 'model.nun_layers' (did you mean 'num_layers'?)"),
+        ("training.learning_rat=3", "unknown key 'training.learning_rat' (did you mean"),
+        ("model.l_max=7", "key 'model.l_max'"),
+        ("data.n_train=1000", "1000 frames asked for"),
+        ("model.type_names=[Cu]", "model.type_names lacks Au"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, cluster_file, override, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"data": {"file": str(cluster_file)}}))
+    result = CliRunner().invoke(app, ["train", str(path), override, f"output={tmp_path / 'run'}"])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
