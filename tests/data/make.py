@@ -43,15 +43,16 @@ def extxyz(
         lines.append(str(len(frame)))
         lattice = ""
         if frame.cell is not None:
-            lattice = f'Lattice="{_numbers(frame.cell)}" pbc="T T T" '
+            lattice = f'Lattice="{numbers_text(frame.cell)}" pbc="T T T" '
         properties = f"Properties=species:S:1:pos:R:3:{forces}:R:3"
         lines.append(f"{lattice}{properties} {energy}={frame.energy!r} {extra}")
         for symbol, position, force in zip(SYMBOLS, frame.positions, frame.forces, strict=True):
-            lines.append(f"{symbol} {_numbers(position)} {_numbers(force)}")
+            lines.append(f"{symbol} {numbers_text(position)} {numbers_text(force)}")
     return "\n".join(lines) + "\n"
 
 
-def _numbers(array: np.ndarray) -> str:
+def numbers_text(array: np.ndarray) -> str:
+    """Write numbers at full precision, separated by blanks."""
     return " ".join(repr(float(x)) for x in array.ravel())
 
 

@@ -6,7 +6,7 @@ import pytest
 from openmm_nequip.data.readers import iter_frames, read_frames
 from openmm_nequip.errors import InputError
 
-from .make import _numbers, assert_same, extxyz, frames
+from .make import assert_same, extxyz, frames, numbers_text
 
 KCAL = 4.184 / 96.48533212
 
@@ -67,7 +67,7 @@ def test_stress(tmp_path, key, voigt):
     made = frames(1, periodic=True)
     stress = made[0].stress
     values = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] if voigt else stress
-    path = write(tmp_path, extxyz(made, extra=f'{key}="{_numbers(values)}"'))
+    path = write(tmp_path, extxyz(made, extra=f'{key}="{numbers_text(values)}"'))
     data = read_frames(path, require=("energy", "forces", "stress"))
     np.testing.assert_allclose(data[0].stress, stress, rtol=1e-12)
 
@@ -76,7 +76,7 @@ def test_stress(tmp_path, key, voigt):
 def test_virial(tmp_path, key):
     made = frames(1, periodic=True)
     virial = -made[0].stress * abs(np.linalg.det(made[0].cell))
-    path = write(tmp_path, extxyz(made, extra=f'{key}="{_numbers(virial)}"'))
+    path = write(tmp_path, extxyz(made, extra=f'{key}="{numbers_text(virial)}"'))
     np.testing.assert_allclose(read_frames(path)[0].stress, made[0].stress, rtol=1e-12)
 
 
@@ -104,7 +104,7 @@ def test_slab_keeps_its_cell(tmp_path):
 
 def test_declared_units(tmp_path):
     made = frames(1, periodic=True)
-    path = write(tmp_path, extxyz(made, extra=f'stress="{_numbers(made[0].stress)}"'))
+    path = write(tmp_path, extxyz(made, extra=f'stress="{numbers_text(made[0].stress)}"'))
     data = read_frames(path, energy_unit="kcal/mol", length_unit="nm", index=None)
     assert_same(data[0], made[0], KCAL, 10.0)
     assert data.units.force.name == "kcal/mol/nm"
@@ -186,7 +186,7 @@ def test_more_than_nine_atoms_and_blank_lines(tmp_path):
     rng = np.random.default_rng(1)
     grid = np.stack(np.meshgrid([0, 2], [0, 2], [0, 2, 4]), -1).reshape(-1, 3) + 0.0
     lines = ["12", "Properties=species:S:1:pos:R:3:forces:R:3 energy=1.0"]
-    lines += [f"C {_numbers(x)} {_numbers(rng.normal(size=3))}" for x in grid]
+    lines += [f"C {numbers_text(x)} {numbers_text(rng.normal(size=3))}" for x in grid]
     data = read_frames(write(tmp_path, "\n".join(lines) + "\n\n" + "\n".join(lines) + "\n\n"))
     assert [len(frame) for frame in data] == [12, 12]
 

@@ -1,6 +1,7 @@
 """VASP: a vasprun.xml made here, and OUTCARs of the reference data."""
 
 import re
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from openmm_nequip.data.readers import read_frames
 from openmm_nequip.errors import InputError
 
-from .make import assert_same, frames
+from .make import assert_same, frames, numbers_text
 
 EV_PER_A3_IN_KBAR = 1602.1766208  # ASE's own constant is of CODATA 2014
 
@@ -59,7 +60,7 @@ def test_vasprun(tmp_path):
     data = read_frames(path)
     for read, frame in zip(data, made, strict=True):
         np.testing.assert_allclose(read.stress, frame.stress, rtol=1e-8)
-        assert_same(read, frame.__class__(**{**vars(frame), "stress": read.stress}))
+        assert_same(read, replace(frame, stress=read.stress))
     assert data.units.energy.origin == "format convention"
     with pytest.raises(InputError, match="VASP is in eV and Å, but 'nm' was declared"):
         read_frames(path, length_unit="nm")
@@ -91,6 +92,68 @@ def test_unconverged_and_unfinished_vasprun(tmp_path):
     assert "NELM = 8" in data.bad[0].reason
     assert "not a DFT result" in data.bad[1].reason
     assert "broken or incomplete" in data.bad[2].reason
+
+
+def outcar(made, iterations, nelm=8, learned=()):
+    """Write an OUTCAR with what a reader needs; steps in `learned` are of VASP's own potential."""
+    potcars = " POTCAR:    PAW_PBE O 08Apr2002\n POTCAR:    PAW_PBE H 15Jun2001\n" * 2
+    text = (
+        f"{potcars}   ions per type =               1   2\n"
+        f"   NELM   =     {nelm};   NELMIN=  2; NELMDL= -5     # of ELM steps\n"
+        "   ISPIN  =      1    spin polarized calculation?\n"
+    )
+    for k, (frame, count) in enumerate(zip(made, iterations, strict=True)):
+        mark = "ML " if k in learned else ""
+        for iteration in range(count):
+            text += f"------- Iteration {k + 1:6d}({iteration + 1:4d})  -------\n"
+        if count:
+            text += "------- aborting loop because EDIFF is reached -------\n"
+        xx, xy, xz, _, yy, yz, _, _, zz = (-frame.stress * EV_PER_A3_IN_KBAR).ravel()
+        text += f"  in kB  {xx!s} {yy!s} {zz!s} {xy!s} {yz!s} {xz!s}\n"
+        text += "      direct lattice vectors                 reciprocal lattice vectors\n"
+        text += "".join(f"  {numbers_text(row)}  0 0 0\n" for row in frame.cell)
+        text += f" POSITION                        TOTAL-FORCE (eV/Angst) {mark}\n ------\n"
+        for row in np.hstack([frame.positions, frame.forces]):
+            text += f"  {numbers_text(row)}\n"
+        text += (
+            f"  {mark}FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  ------\n"
+            f"  free  energy   {mark}TOTEN  =   {frame.energy!r} eV\n\n"
+            f"  energy  without entropy=  -1.0  energy(sigma->0) =   {frame.energy + 0.1!r}\n"
+        )
+    return text
+
+
+def test_outcar_made_here(tmp_path):
+    made = frames(3, periodic=True)
+    path = tmp_path / "OUTCAR"
+    path.write_text(outcar(made, [3, 7, 1]))
+    data = read_frames(path, require=("energy", "forces", "stress"))
+    assert data.format == "vasp-outcar"
+    for read, frame in zip(data, made, strict=True):
+        np.testing.assert_allclose(read.stress, frame.stress, rtol=1e-8)
+        assert_same(read, replace(frame, stress=read.stress))
+
+
+def test_bad_steps_of_an_outcar_made_here(tmp_path):
+    made = frames(5, periodic=True)
+    path = tmp_path / "OUTCAR"
+    text = outcar(made, [8, 3, 0, 3, 3], learned=(2,))
+    text = text.replace(repr(float(made[3].forces[1, 1])), "********")
+    path.write_text(text[: text.rindex("POSITION")])
+    with pytest.raises(InputError, match="frame 0: the electronic steps did not converge within"):
+        read_frames(path)
+    data = read_frames(path, on_bad="skip")
+    assert [frame.energy for frame in data] == [made[1].energy]
+    assert [bad.index for bad in data.bad] == [0, 2, 3, 4]
+    for bad, reason in zip(
+        data.bad, ("NELM = 8", "machine-learned", "cannot be parsed", "the run ended"), strict=True
+    ):
+        assert reason in bad.reason
+    path.write_text(
+        outcar(made[:1], [5]).replace("EDIFF is reached", "EDIFF was not reached (unconverged)")
+    )
+    with pytest.raises(InputError, match="EDIFF was not reached"):
+        read_frames(path)
 
 
 def test_not_an_outcar(tmp_path):
