@@ -46,5 +46,4 @@ def train(
     try:
         run(settings.model_copy(update={"name": name}), output)
     except Interrupted:
-        typer.echo("stopped; a checkpoint is written: the same command goes on from there")
         raise typer.Exit(130) from None

@@ -56,11 +56,6 @@ class Display:
         self._rate = 0.0
         self._left = math.nan
 
-    def message(self, text: str) -> None:
-        """Print a line that stays."""
-        if self.shows:
-            self.console.print(text, highlight=False, markup=False)
-
     def start(self, step: int, elapsed: float) -> None:
         """Begin at a step, `elapsed` seconds into the run."""
         self._first = (step, elapsed)
@@ -88,14 +83,17 @@ class Display:
                 rate=f"{self._rate:.1f} frames/s",
                 left=f"{format_seconds(self._left)} left",
             )
-            self._live.update(Group(self._table(), self._bar), refresh=True)
+            self._refresh()
 
     def validated(self, row: dict[str, float], improved: bool, best_epoch: int) -> None:
         """Take note of a validation, as logged."""
         self._row, self._best_epoch = row, best_epoch
         now = time.monotonic()
         last = row["epoch"] >= self.max_epochs
-        if not self.shows or self._live is not None:
+        if not self.shows:
+            return
+        if self._live is not None:
+            self._refresh()
             return
         if now - self._last_line < _LINE_INTERVAL and not last:
             return
@@ -117,6 +115,10 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _refresh(self) -> None:
+        assert self._live is not None
+        self._live.update(Group(self._table(), self._bar), refresh=True)
 
     def _table(self) -> Table:
         row = self._row

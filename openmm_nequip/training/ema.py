@@ -35,11 +35,11 @@ class EMA:
         torch._foreach_lerp_(self.average, self.parameters, 1.0 - decay)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Give the module the averaged weights for the length of a ``with`` block."""
+    def applied(self, values: list[Tensor] | None = None) -> Iterator[None]:
+        """Give the module the averaged weights (or others) for the length of a ``with`` block."""
         own = [p.detach().clone() for p in self.parameters]
         try:
-            self.assign(self.average)
+            self.assign(self.average if values is None else values)
             yield
         finally:
             self.assign(own)

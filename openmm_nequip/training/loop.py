@@ -109,6 +109,7 @@ class TrainingLoop(Callback):
         self._elapsed_before = 0.0
         self._saved_at = 0.0
         self._save_cost = 0.0
+        self._best_saved = 0  # epoch
         self._handlers: dict[int, Any] = {}
 
     # ---- state
@@ -140,11 +141,15 @@ class TrainingLoop(Callback):
         torch.set_rng_state(state["rng"])
 
     def save(self) -> None:
-        """Write a checkpoint, and note what it cost."""
+        """Write a checkpoint and the best model so far, and note what it cost."""
         if not torch.isfinite(self.module.sums).all():
             raise _diverged(self.progress)
         begin = time.monotonic()
         self.folder.save_checkpoint(self.state_dict())
+        if self._best_saved != self.progress.best_epoch and self.folder.writes:
+            with self.ema.applied(self.best_weights):
+                self.module.potential.save(self.folder.best)
+            self._best_saved = self.progress.best_epoch
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - begin
 
@@ -175,6 +180,7 @@ class TrainingLoop(Callback):
         """Start the clock and listen to signals."""
         self.ema.to(pl_module.device)
         self.module.signals = self.module.signals.to(pl_module.device)
+        self.module.sums = self.module.sums.to(pl_module.device)
         self._elapsed_before = self.progress.elapsed
         self._started = self._saved_at = time.monotonic()
         for number in _SIGNALS:

@@ -66,7 +66,7 @@ class PotentialModule(LightningModule):
             dist.all_reduce(message)
             sums, signals = message[:-3].view_as(sums), message[-3:]
             self.signals.copy_(signals)
-        self.sums = self.sums.to(sums.device) + sums
+        self.sums += sums
         return world_size * self.loss.total(terms.penalty, sums[2])
 
     def configure_optimizers(self) -> Optimizer:

@@ -108,6 +108,8 @@ class Preparation:
                 f"knows {', '.join(potential.elements)} only; train a new potential instead"
             )
         shifts_move = config.training.fine_tune_shifts == "estimate"
+        if "model_dtype" in self.given:
+            potential = potential.with_dtype(self.given["model_dtype"])
         for key, value in self.given.items():
             own = getattr(potential.config, key)
             if own != value and not (shifts_move and key == "per_type_energy_shifts"):
@@ -125,7 +127,7 @@ class Preparation:
             change = _energy_change(potential, sets)
             own_shifts = potential.get_parameter("network.shifts")
             with torch.no_grad():
-                own_shifts += potential.config.per_type(change)
+                own_shifts.add_(potential.config.per_type(change))
             shifts = dict(zip(potential.type_names, own_shifts.tolist(), strict=True))
             potential.config = potential.config.model_copy(
                 update={"per_type_energy_shifts": shifts}

@@ -32,7 +32,7 @@ from .config import TrainConfig
 from .display import Display, format_seconds
 from .ema import EMA
 from .evaluation import Predictions, describe, errors, evaluation_batches, gather, predict
-from .loop import TrainingLoop
+from .loop import Interrupted, TrainingLoop
 from .loss import Loss
 from .module import PotentialModule
 from .preparation import Preparation
@@ -72,6 +72,10 @@ def train(config: TrainConfig, output: Path) -> Path:
     folder = RunFolder(output, writes=first)
     try:
         return _train(config, folder, first)
+    except Interrupted:
+        if first:
+            print_line("stopped; a checkpoint is written: the same command goes on from there")
+        raise
     finally:
         folder.release()
 

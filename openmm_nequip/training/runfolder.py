@@ -53,6 +53,7 @@ class RunFolder:
         self.writes = writes
         self.config = path / "config.yaml"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
+        self.best = path / "checkpoints" / "best.safetensors"
         self.metrics = path / "metrics.json"
         self.log = path / "log.csv"
         self._lock: IO[str] | None = None

@@ -84,7 +84,7 @@ def test_a_batch_in_parts_adds_up():
     )
     for part in range(2):  # the stress is only in the whole
         for a, b, c in zip(first, second, whole, strict=True):
-            assert float(a[part] + b[part]) == pytest.approx(float(c[part]), rel=1e-12)
+            assert (a[part] + b[part]).item() == pytest.approx(c[part].item(), rel=1e-12)
 
 
 def test_errors_by_hand():

@@ -68,6 +68,7 @@ def test_run_folder_is_complete(trained):
         "split.json",
         "log.csv",
         "checkpoints/last.ckpt",
+        "checkpoints/best.safetensors",
         "learning_curve.png",
         "parity.png",
         "metrics.json",
@@ -77,6 +78,9 @@ def test_run_folder_is_complete(trained):
     assert any("events.out.tfevents" in name for name in names)
     for picture in ("learning_curve.png", "parity.png"):
         assert (trained / picture).stat().st_size > 10_000
+    best = openmm_nequip.load(trained / "checkpoints/best.safetensors").state_dict()
+    final = openmm_nequip.load(trained / "tiny.safetensors").state_dict()
+    assert all(torch.equal(best[name], final[name]) for name in final)
     header = read_header(trained / "tiny.safetensors")
     metadata = header["metadata"]
     metrics = json.loads((trained / "metrics.json").read_text())
@@ -133,9 +137,11 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
         {"max_epochs": 1, "learning_rate": 1e-12, "fine_tune_from": str(start)},
         model={"num_features": 16},
     )
+    settings.model.model_dtype = "float64"
     before, after = openmm_nequip.load(start), openmm_nequip.load(train(settings, tmp_path / "f"))
+    assert after.dtype == torch.float64
     for name, tensor in before.state_dict().items():
-        assert torch.allclose(tensor, after.state_dict()[name], atol=1e-9), name
+        assert torch.allclose(tensor.double(), after.state_dict()[name].double(), atol=1e-9), name
 
     shifted = clusters(30)
     for atoms in shifted:
@@ -219,3 +225,13 @@ def test_mistakes_are_named(tmp_path, cluster_file, override, message):
     result = CliRunner().invoke(app, ["train", str(path), override, f"output={tmp_path / 'run'}"])
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
+
+
+def test_streaming_from_disk_gives_the_same_model(tmp_path, cluster_file):
+    pytest.importorskip("h5py")
+    one = openmm_nequip.load(train(config(cluster_file), tmp_path / "memory"))
+    streamed = config(cluster_file, data={"stream_from_disk": True})
+    two = openmm_nequip.load(train(streamed, tmp_path / "disk"))
+    assert list((tmp_path / "disk/cache").glob("*.h5"))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
