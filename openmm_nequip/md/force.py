@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import openmm
 import torch
 from openmm import unit
@@ -128,8 +129,8 @@ def isolated_energies(potential: Potential) -> torch.Tensor:
 
 
 def _check_box(box: Any, r_max: float) -> None:
-    rows = [row.value_in_unit(unit.nanometer) for row in box]
-    width = float(box_widths(torch.tensor(rows, dtype=torch.float64)).min())
+    rows = np.array([row.value_in_unit(unit.nanometer) for row in box])
+    width = float(box_widths(torch.from_numpy(rows)).min())
     if width < 2 * r_max * NM:
         raise InputError(
             f"the periodic box is {width:.3f} nm wide at its narrowest, less than twice the "

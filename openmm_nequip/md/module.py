@@ -106,6 +106,12 @@ class OpenMMModule(nn.Module):
         RuntimeError
             A coordinate is not finite, or the box is too small for the cutoff.
         """
+        # TorchScript has no enable_grad, and without gradients it would crash
+        if torch.jit.is_scripting() and not torch.is_grad_enabled():
+            raise RuntimeError(
+                "NequIP: TorchForce cannot run under torch.no_grad or torch.inference_mode; "
+                "run the simulation outside of them, or use force='python'"
+            )
         points = positions.detach().to(self.types.device, torch.float64) / self.nm
         if not bool(torch.isfinite(points).all()):
             raise RuntimeError(

@@ -14,7 +14,12 @@ def build(settings: ForceSettings, model_file: bytes) -> openmm.Force:
         module.to(settings.device)
     module.register_buffer("settings", _as_tensor(settings.to_json().encode()))
     module.register_buffer("model_file", _as_tensor(model_file))
-    force = import_openmmtorch().TorchForce(torch.jit.script(module))
+    # TorchForce freezes the module, which frees the methods that it inlines; an error from inside
+    # one of them would then crash the process where torch looks up its origin. So they are inlined
+    # here, and all is made constant but the tensors, which must still move to the GPU.
+    tensors = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+    scripted = torch.jit.freeze(torch.jit.script(module), tensors, optimize_numerics=False)
+    force = import_openmmtorch().TorchForce(scripted)
     force.setOutputsForces(True)
     if settings.interpolate:
         force.addGlobalParameter(LAMBDA, 1.0)
