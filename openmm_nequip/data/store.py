@@ -141,6 +141,11 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
         return len(self._atom_range) - 1
 
     @property
+    def num_atoms(self) -> NDArray[np.int64]:
+        """Number of atoms of each frame, shape ``[F]``."""
+        return np.diff(self._atom_range)
+
+    @property
     def geometry_hashes(self) -> NDArray[np.uint8]:
         """SHA-256 of each frame's geometry, shape ``[F, 32]``, uint8."""
         hashes: NDArray[np.uint8] = self._open()["geometry"][:]

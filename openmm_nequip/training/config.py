@@ -46,6 +46,8 @@ class DataConfig(Config):
         ``'error'`` refuses unconverged or broken frames, ``'skip'`` leaves them out, with a note.
     reference_energies
         ``'auto'``, ``'isolated_atoms'``, ``'least_squares'`` or eV by element.
+    isolated_atoms_file
+        Frames of single atoms, for the reference energies; those in the data files count too.
     stream_from_disk
         Keep frames on disk instead of in memory; left out: if the data is too large for memory.
     num_workers
@@ -70,6 +72,7 @@ class DataConfig(Config):
     reference_energies: Literal["auto", "isolated_atoms", "least_squares"] | dict[str, float] = (
         "auto"
     )
+    isolated_atoms_file: str | None = None
     stream_from_disk: bool | None = None
     num_workers: NonNegativeInt = 0
 

@@ -287,7 +287,7 @@ class TrainingLoop(Callback):
     def _signals(self, trainer: Trainer) -> tuple[bool, bool, float]:
         """Exchange requests and the clock with the other processes (with the next step)."""
         elapsed = self._elapsed_before + time.monotonic() - self._started
-        save = self._save_due(1.0, self.config.checkpoint_minutes * 60.0)
+        save = self._save_due(math.inf, self.config.checkpoint_minutes * 60.0)
         if trainer.world_size == 1:
             return self._stop_requested, save, elapsed
         stop_all, save_all, elapsed_all = self.module.signals.tolist()

@@ -77,5 +77,5 @@ class Loss:
 
     def total(self, penalty: Tensor, labels: Tensor) -> Tensor:
         """Combine the sums and numbers of labels of a whole batch into the loss."""
-        weights = self.weights.to(penalty.device)
-        return (weights * penalty / labels.clamp(min=1.0)).sum()
+        self.weights = self.weights.to(penalty.device)
+        return (self.weights * penalty / labels.clamp(min=1.0)).sum()

@@ -80,6 +80,7 @@ class Preparation:
                 self.given.get("per_edge_type_cutoff"), dict(zip(names, elements, strict=True))
             ),
             reference_energies=self._references(elements, in_data),
+            isolated_atoms=sets.isolated,
         )
         per_type = statistics.force_rms_per_type
         automatic = {
@@ -121,6 +122,7 @@ class Preparation:
             potential.elements,
             potential.r_max,
             reference_energies=self._references(potential.elements, sets.elements()),
+            isolated_atoms=sets.isolated,
         )
         references = potential.metadata.get("reference_energies", {})
         if shifts_move:

@@ -10,12 +10,9 @@ counts the frames of all processes together, so that the result depends on it al
 
 import logging
 import os
-import platform
 import warnings
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -27,11 +24,11 @@ from ..data.dataset import Targets, collate_batch
 from ..data.graph import Graph
 from ..errors import InputError
 from ..potential import Potential
-from . import plots
 from .config import TrainConfig
-from .display import Display, format_seconds
+from .display import Display
 from .ema import EMA
-from .evaluation import Predictions, describe, errors, evaluation_batches, gather, predict
+from .evaluation import Predictions, evaluation_batches, gather, predict
+from .finish import finish, versions
 from .loop import Interrupted, TrainingLoop
 from .loss import Loss
 from .module import PotentialModule
@@ -74,7 +71,9 @@ def train(config: TrainConfig, output: Path) -> Path:
         return _train(config, folder, first)
     except Interrupted:
         if first:
-            print_line("stopped; a checkpoint is written: the same command goes on from there")
+            print(
+                "stopped; a checkpoint is written: the same command goes on from there", flush=True
+            )
         raise
     finally:
         folder.release()
@@ -82,7 +81,7 @@ def train(config: TrainConfig, output: Path) -> Path:
 
 def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     torch.set_num_threads(_num_threads(config))
-    say = print_line if first else _say_nothing
+    say = _say if first else _say_nothing
     preparation = Preparation(config)
     cache = folder.path / "cache"
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
@@ -91,28 +90,26 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     for note in statistics.notes:
         say(f"note: {note}")
     config = _resolve(config, potential, len(sets.train))
-    folder.write_config(config.model_dump(mode="json", exclude={"output"}))
+    folder.record(config.model_dump(mode="json", exclude={"output"}), sets.splits)
     folder.write_json(folder.path / "versions.json", versions())
-    if first:
-        for name, split in sets.splits.items():
-            split.save(folder.path / f"{name}.json")
     say(_summary(config, sets, potential, folder.path))
 
     loss = Loss(config.training, has_labels(sets.train, "forces"), has_labels(sets.train, "stress"))
-    loop, trainer, loader = _assemble(config, sets, potential, loss, folder, first)
     state = folder.load_checkpoint()
+    first_step = 0 if state is None else state["progress"]["step"] + 1
+    loop, trainer, loader = _assemble(config, sets, potential, loss, folder, first_step)
     if state is not None:
         loop.load_state_dict(state)
         say(f"going on after epoch {loop.progress.epoch}, step {loop.progress.step}")
     if loop.ending() is None:
         trainer.logger.experiment  # noqa: B018 - creates the folder
         trainer.fit(loop.module, loader)
-    model_file = folder.path / f"{config.name}.safetensors"
     if first:
         say(f"training ended: {loop.ending()}; best epoch {loop.progress.best_epoch}")
         loop.use_best_weights()
-        _finish(config, sets, potential, loss, loop, folder, model_file)
-    return model_file
+        potential.to(trainer.strategy.root_device)
+        finish(config, sets, potential, loss, loop.progress, folder, say)
+    return folder.path / f"{config.name}.safetensors"
 
 
 def _resolve(config: TrainConfig, potential: Potential, num_frames: int) -> TrainConfig:
@@ -133,7 +130,7 @@ def _assemble(
     potential: Potential,
     loss: Loss,
     folder: RunFolder,
-    first: bool,
+    first_step: int,
 ) -> tuple[TrainingLoop, Trainer, DataLoader]:
     training = config.training
     assert training.max_epochs is not None
@@ -151,7 +148,7 @@ def _assemble(
         batches.num_batches,
         len(sets.train),
         max_time=training.max_time,
-        shows=first,
+        shows=folder.writes,
     )
     potential.train()
     module = PotentialModule(potential, loss, training)
@@ -192,7 +189,9 @@ def _assemble(
         max_epochs=-1,
         gradient_clip_val=training.gradient_clip,
         callbacks=[loop],
-        logger=TensorBoardLogger(folder.path, name="", version="tensorboard"),
+        logger=TensorBoardLogger(
+            folder.path, name="", version="tensorboard", purge_step=first_step
+        ),
         default_root_dir=folder.path,
         use_distributed_sampler=False,
         limit_val_batches=0,
@@ -204,65 +203,7 @@ def _assemble(
     return loop, trainer, loader
 
 
-def _finish(
-    config: TrainConfig,
-    sets: Sets,
-    potential: Potential,
-    loss: Loss,
-    loop: TrainingLoop,
-    folder: RunFolder,
-    model_file: Path,
-) -> None:
-    """Evaluate the best weights and write what a finished run has; `metrics.json` comes last."""
-    results: dict[str, Any] = {}
-    for name, frames in (("validation", sets.val), ("test", sets.test)):
-        if frames:
-            dataset = make_dataset(frames, potential.elements, potential.r_max)
-            found = predict(potential, evaluation_batches(dataset), loss.forces, loss.stress)
-            results[name] = errors(found, potential.elements)
-            shown = name
-    plots.parity(found, potential.elements, folder.path / "parity.png", title=shown)
-    plots.learning_curve(loop.progress.history, folder.path / "learning_curve.png")
-    progress = loop.progress
-    potential.metadata |= {
-        "training": {
-            "data": {"fingerprint": sets.fingerprint, "sizes": sets.sizes},
-            "config": _without_folders(config.model_dump(mode="json", exclude={"output", "model"})),
-            "versions": versions(),
-            "seed": config.seed,
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "seconds": round(progress.elapsed, 1),
-        },
-        "errors": results,
-    }
-    potential.eval()
-    potential.save(model_file)
-    run = {
-        "best_epoch": progress.best_epoch,
-        "epochs": progress.epoch,
-        "seconds": round(progress.elapsed, 1),
-        "model_file": model_file.name,
-    }
-    folder.write_json(folder.metrics, {**results, "run": run})
-    for name, values in results.items():
-        print_line(f"{name} errors: {describe(values)}")
-    print_line(f"took {format_seconds(progress.elapsed)}; model file {model_file}")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what decides the result of a run."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("openmm-nequip", "torch", "e3nn", "lightning", "numpy", "vesin", "ase"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def print_line(text: str) -> None:
-    """Print a line at once, also into a file."""
+def _say(text: str) -> None:
     print(text, flush=True)
 
 
@@ -281,21 +222,6 @@ def _summary(config: TrainConfig, sets: Sets, potential: Potential, path: Path) 
         f"{training.batch_size}, learning rate {training.learning_rate:g}\n"
         f"run folder {path}"
     )
-
-
-def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
-    """Leave the folders of data files out of what is published with a model file."""
-    data = dict(config["data"])
-    for key in ("file", "val_file", "test_file", "split_file"):
-        value = data.get(key)
-        if isinstance(value, list):
-            data[key] = [Path(path).name for path in value]
-        elif value is not None:
-            data[key] = Path(value).name
-    training = dict(config["training"])
-    if training["fine_tune_from"] is not None:
-        training["fine_tune_from"] = Path(training["fine_tune_from"]).name
-    return {**config, "data": data, "training": training}
 
 
 def _num_threads(config: TrainConfig) -> int:

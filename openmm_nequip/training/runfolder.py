@@ -11,6 +11,7 @@ from typing import IO, Any
 import torch
 import yaml
 
+from ..data.splits import Split
 from ..errors import InputError
 from ..modelfile import write_atomically
 
@@ -89,19 +90,26 @@ class RunFolder:
             (self.path / ".lock").unlink(missing_ok=True)
             self._lock = None
 
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Write the resolved configuration, or compare it with that of the run that goes on.
+    def record(self, config: dict[str, Any], splits: dict[str, Split]) -> None:
+        """Write the resolved configuration and the split, or compare them with those there.
 
         Raises
         ------
         InputError
-            The folder holds an unfinished run with another configuration.
+            The folder holds an unfinished run with another configuration, or with other data.
         """
         if self.config.exists():
             old = _flat(yaml.safe_load(self.config.read_text()) or {})
             new = _flat(config)
             changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
             changed = [k for k in changed if k not in CHANGEABLE]
+            files = {self.path / f"{name}.json": split for name, split in splits.items()}
+            moved = [f for f, split in files.items() if f.exists() and Split.load(f) != split]
+            if moved and all(key.startswith("model.") for key in changed):
+                raise InputError(
+                    f"the data has changed since the unfinished run in '{self.path}' began (its "
+                    f"{moved[0].name} does not fit); restore it, or start a new run with output=..."
+                )
             if changed:
                 shown = ", ".join(f"{k}: {old.get(k)} -> {new.get(k)}" for k in changed[:6])
                 raise InputError(
@@ -110,6 +118,9 @@ class RunFolder:
                 )
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         self.write(self.config, text)
+        if self.writes:
+            for name, split in splits.items():
+                split.save(self.path / f"{name}.json")
 
     def write(self, path: Path, text: str) -> None:
         """Write a text file atomically."""

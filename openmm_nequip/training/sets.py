@@ -63,6 +63,8 @@ class Sets:
     ----------
     train, val, test
         Frames of each set; the test set may be empty.
+    isolated
+        Single atoms, wherever they are in the data.
     splits
         How each file was split, by the name under which the split is recorded.
     """
@@ -70,6 +72,7 @@ class Sets:
     train: FrameSet
     val: FrameSet
     test: FrameSet
+    isolated: list[Frame]
     splits: dict[str, Split]
 
     @property
@@ -191,6 +194,12 @@ def load_sets(reader: Reader, seed: int) -> Sets:
         train, val, test = _selections(config, len(main))
     split = split_frames(main, train, val, test, seed=seed, on_duplicates=config.on_duplicates)
     sets = {name: _pick(main, getattr(split, name)) for name in ("train", "val", "test")}
+    isolated = _isolated(main)
+    if config.isolated_atoms_file is not None:
+        atoms = _isolated(read_frames(config.isolated_atoms_file, **reader.options))
+        if not atoms:
+            raise InputError(f"{config.isolated_atoms_file} has no frame of a single atom")
+        isolated += atoms
     splits = {"split": split}
     for name, path, count in (
         ("val", config.val_file, config.n_val),
@@ -208,13 +217,19 @@ def load_sets(reader: Reader, seed: int) -> Sets:
             "there are no validation frames: give data.n_val or data.val_file (or fewer "
             "training frames, data.n_train)"
         )
-    return Sets(**sets, splits=splits)
+    return Sets(**sets, isolated=isolated, splits=splits)
 
 
 def _pick(source: Any, indices: list[int]) -> FrameSet:
     if isinstance(source, StoreDataset):
         return StoredFrames(source, indices)
     return [source[i] for i in indices]
+
+
+def _isolated(frames: Any) -> list[Frame]:
+    if isinstance(frames, StoreDataset):
+        return list(frames.frames(np.flatnonzero(frames.num_atoms == 1).tolist()))
+    return [frame for frame in frames if len(frame) == 1]
 
 
 def _from_split_file(config: DataConfig) -> tuple[Selection, Selection, Selection]:

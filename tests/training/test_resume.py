@@ -166,3 +166,25 @@ def test_folder_in_use_is_refused(tmp_path, config_file):
         run_here(config_file, tmp_path / "busy")
     running.release()
     run_here(config_file, tmp_path / "busy", "training.max_epochs=1")
+
+
+def test_changed_data_is_refused_in_an_unfinished_folder(tmp_path, config_file, cluster_file):
+    mine = tmp_path / "mine.xyz"
+    text = cluster_file.read_text()
+    mine.write_text(text)
+    config_file.write_text(config_file.read_text().replace(str(cluster_file), str(mine)))
+    stop_here(config_file, tmp_path / "run", step=8)
+    mine.write_text(text.replace("energy=", "energy=1", 1))
+    with pytest.raises(InputError, match="data has changed"):
+        run_here(config_file, tmp_path / "run")
+
+
+def test_run_killed_while_finishing_is_finished_later(tmp_path, config_file, monkeypatch):
+    whole = run_here(config_file, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("openmm_nequip.training.plots.parity", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_here(config_file, tmp_path / "run")
+    resumed = run_here(config_file, tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert logged(tmp_path / "whole") == logged(tmp_path / "run")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase import Atoms
 from ase.io import write
 from typer.testing import CliRunner
 
@@ -235,3 +236,24 @@ def test_streaming_from_disk_gives_the_same_model(tmp_path, cluster_file):
     assert list((tmp_path / "disk/cache").glob("*.h5"))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("label", ["energy", "forces"])
+def test_one_kind_of_label_is_enough(tmp_path, label):
+    frames = clusters(30)
+    for atoms in frames:
+        atoms.calc.results = {label: atoms.calc.results[label]}
+    write(tmp_path / "data.xyz", frames, format="extxyz")
+    train(config(tmp_path / "data.xyz", data={"require": [label]}), tmp_path / "run")
+    found = json.loads((tmp_path / "run/metrics.json").read_text())["validation"]
+    assert ("energy_mae_meV" in found) == (label == "energy")
+    assert ("forces_mae_meV_per_A" in found) == (label == "forces")
+
+
+def test_isolated_atoms_give_the_reference_energies(tmp_path, cluster_file):
+    atoms = [Atoms(symbol, info={"energy": e}) for symbol, e in (("Cu", -3.5), ("Au", -4.25))]
+    write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+    settings = config(cluster_file, data={"isolated_atoms_file": str(tmp_path / "atoms.xyz")})
+    potential = openmm_nequip.load(train(settings, tmp_path / "run"))
+    assert potential.metadata["reference_energies"] == {"Cu": -3.5, "Au": -4.25}
+    assert potential.config.per_type_energy_shifts == {"Cu": -3.5, "Au": -4.25}
