@@ -1,5 +1,6 @@
 """The configuration of a training run: every key of the YAML file, its meaning and default."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -25,7 +26,8 @@ class DataConfig(Config):
     Parameters
     ----------
     file
-        Data file, or several, in any format that `openmm_nequip.data` reads.
+        Data file, or several, in any format that `openmm_nequip.data` reads. Environment
+        variables (``${DATA}/ethanol.npz``) and ``~`` are filled in, here and in the other paths.
     format, keys
         Override what is found out from the file: name of the format; names of the labels in it,
         as in ``keys: {energy: dft_energy}``.
@@ -75,6 +77,21 @@ class DataConfig(Config):
     isolated_atoms_file: str | None = None
     stream_from_disk: bool | None = None
     num_workers: NonNegativeInt = 0
+
+    @field_validator(
+        "file", "val_file", "test_file", "split_file", "isolated_atoms_file", mode="before"
+    )
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [cls._expanded(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        expanded = os.path.expanduser(os.path.expandvars(value))
+        unset = re.search(r"\$\{?(\w+)", expanded)
+        if unset:
+            raise ValueError(f"environment variable {unset[1]} is not set")
+        return expanded
 
 
 def _optional_fields() -> dict[str, Any]:

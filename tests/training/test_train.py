@@ -257,3 +257,12 @@ def test_isolated_atoms_give_the_reference_energies(tmp_path, cluster_file):
     potential = openmm_nequip.load(train(settings, tmp_path / "run"))
     assert potential.metadata["reference_energies"] == {"Cu": -3.5, "Au": -4.25}
     assert potential.config.per_type_energy_shifts == {"Cu": -3.5, "Au": -4.25}
+
+
+def test_environment_variables_in_paths(monkeypatch):
+    monkeypatch.setenv("DATA_FOLDER", "/somewhere")
+    monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
+    data = {"test_file": ["${DATA_FOLDER}/a.xyz", "$DATA_FOLDER/b.xyz"]}
+    assert config(Path("x"), data=data).data.test_file == ["/somewhere/a.xyz", "/somewhere/b.xyz"]
+    with pytest.raises(InputError, match=r"data\.val_file.* NO_SUCH_FOLDER is not set"):
+        config(Path("x"), data={"val_file": "${NO_SUCH_FOLDER}/a.xyz"})
