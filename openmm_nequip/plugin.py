@@ -22,6 +22,16 @@ from .errors import InputError, did_you_mean
 #: Suffixes of the files that openmm-ml's own 'nequip' potential runs.
 UPSTREAM_SUFFIXES = (".ckpt", ".nequip.zip", ".nequip.pth", ".nequip.pt2")
 MECHANICAL = "mechanical"
+_MIXED_KEYWORDS = (
+    "mlLongRange",
+    "linkAtomDistances",
+    # openmm-ml keeps these to itself; here they serve to spot a misspelt one
+    "removeConstraints",
+    "forceGroup",
+    "interpolate",
+    "embedding",
+    "returnInfo",
+)
 
 
 class NequIPFactory(MLPotentialImplFactory):
@@ -135,7 +145,8 @@ class NequIPPotentialImpl(MLPotentialImpl):
 
         indices = None if atoms is None else [int(atom) for atom in atoms]
         # createSystem's keywords are all ours; an embedding passes on what others read
-        options = ForceOptions.from_keywords(args, others=() if indices is None else None)
+        others = ("removeCMMotion",) if indices is None else None
+        options = ForceOptions.from_keywords(args, others)
         types = atom_types(self.potential, topology, indices, options.atomTypes)
         add_force(self.potential, topology, system, indices, types, forceGroup, options)
 
@@ -164,7 +175,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
         from .md.force import add_force
         from .md.options import ForceOptions, atom_types
 
-        options = ForceOptions.from_keywords(args, others=("mlLongRange", "linkAtomDistances"))
+        options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
         force_field = _ForceFieldPart(bool(args.pop("mlLongRange", False)))
         info = (
