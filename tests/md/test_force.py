@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 
+import ase
 import numpy as np
 import openmm
 import pytest
 import torch
 
 from openmm_nequip.errors import InputError
+from openmm_nequip.interop.ase import NequIPCalculator
+from openmm_nequip.md import force as force_module
+from openmm_nequip.md import python_force
 from openmm_nequip.md.force import isolated_energies
 from openmm_nequip.md.module import OpenMMModule, box_widths
 from openmm_nequip.md.probe import why_not
-from openmm_nequip.units import KJ_PER_MOL, NM
+from openmm_nequip.units import KJ_PER_MOL, KJ_PER_MOL_NM, NM
 
 from .systems import (
     KINDS,
@@ -53,8 +57,50 @@ def test_equals_potential(kind, potential, platform, periodic):
     system = with_potential(potential, frame, force=kind)
     assert system.usesPeriodicBoundaryConditions() == periodic
     context = context_of(system, frame.positions, platform)
-    # the CPU platform adds up forces in float32 where there are others; alone they stay exact
     assert_equal(evaluate(context), expected(potential, frame))
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_equals_ase(kind, potential, periodic):
+    frame = random_frame(periodic)
+    atoms = ase.Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+    atoms.calc = NequIPCalculator(potential)
+    reference = (
+        atoms.get_potential_energy() * KJ_PER_MOL,
+        atoms.get_forces() * KJ_PER_MOL_NM,
+    )
+    system = with_potential(potential, frame, force=kind)
+    assert_equal(evaluate(context_of(system, frame.positions)), reference)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("subset", [False, True])
+def test_python_torch_force(potential, monkeypatch, periodic, subset):
+    """The tensor interface, through a stand-in where openmm-torch does not have it yet."""
+
+    class StandIn:
+        @staticmethod
+        def PythonTorchForce(compute, parameters):
+            def with_tensors(state):
+                positions = torch.from_numpy(state.getPositions(asNumpy=True)._value).float()
+                energy, forces = compute(state, positions)
+                assert energy.shape == ()
+                assert forces.dtype == positions.dtype
+                return energy.item(), forces.numpy()
+
+            return openmm.PythonForce(with_tensors, parameters)
+
+    monkeypatch.setattr(python_force, "import_openmmtorch", lambda: StandIn)
+    monkeypatch.setattr(force_module, "why_not", lambda kind: "")
+    frame, atoms = random_frame(periodic), [7, 2, 11, 0, 5] if subset else None
+    system = with_potential(potential, frame, atoms, interpolate=True, force="python-torch")
+    context = context_of(system, frame.positions)
+    energy, forces = expected(potential, frame, atoms)
+    assert_equal(evaluate(context), (energy, forces), rtol=1e-5)  # positions were single
+    context.setParameter("lambda_interpolate", 0.5)
+    assert_equal(evaluate(context), (0.5 * energy, 0.5 * forces), rtol=1e-5)
+    context.setParameter("lambda_interpolate", 0.0)
+    assert evaluate(context)[0] == 0.0
 
 
 @pytest.mark.parametrize("periodic", [False, True])
