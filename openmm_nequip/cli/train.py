@@ -37,11 +37,11 @@ def train(
     from ..config import load_config
     from ..training.config import TrainConfig
     from ..training.loop import Interrupted
-    from ..training.run import check_output
+    from ..training.run import output_folder
     from ..training.run import train as run
 
     settings = load_config(TrainConfig, config, overrides or [])
-    output = check_output(settings, config)
+    output = output_folder(settings, config)
     name = settings.name or output.resolve().name
     try:
         run(settings.model_copy(update={"name": name}), output)

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from .sampler import EpochBatches
 from .schedule import Schedule
 
 _SAVE_SHARE = 0.05  # largest part of the time that checkpoints at the end of epochs may take
+_TRAINING_ERRORS = ("energy_per_atom_mae_meV", "forces_mae_meV_per_A", "stress_mae_meV_per_A3")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -183,7 +185,8 @@ class TrainingLoop(Callback):
         self.module.sums = self.module.sums.to(pl_module.device)
         self._elapsed_before = self.progress.elapsed
         self._started = self._saved_at = time.monotonic()
-        for number in _SIGNALS:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        for number in _SIGNALS if in_main_thread else ():
             self._handlers[number] = signal.signal(number, self._request_stop)
         self.folder.start_log(self.progress.history)
         self.display.start(self.progress.step, self.progress.elapsed)
@@ -234,14 +237,23 @@ class TrainingLoop(Callback):
             self.save()
         trainer.should_stop = ending is not None
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals and the terminal back."""
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals and the terminal back."""
+        self._close()
+
+    # ---- parts
+
+    def _close(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
         self.display.close()
-
-    # ---- parts
 
     def _validate(self, trainer: Trainer) -> None:
         progress = self.progress
@@ -269,8 +281,10 @@ class TrainingLoop(Callback):
             "train_loss": train_loss,
             "val_loss": val_loss,
         }
-        row |= _training_errors(train_errors)
         found = errors(predictions, self.module.potential.elements)
+        for name, value in zip(_TRAINING_ERRORS, train_errors, strict=True):
+            if name in found:
+                row[f"train_{name}"] = 1000.0 * value
         row |= {
             f"val_{key}": value
             for key, value in found.items()
@@ -304,16 +318,6 @@ class TrainingLoop(Callback):
         """Stop after the present step; a second Ctrl-C ends the process at once."""
         self._stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _training_errors(means: list[float]) -> dict[str, float]:
-    keys = (
-        "train_energy_per_atom_mae_meV",
-        "train_forces_mae_meV_per_A",
-        "train_stress_mae_meV_per_A3",
-    )
-    pairs = zip(keys, means, strict=True)
-    return {key: 1000.0 * value for key, value in pairs if not math.isnan(value)}
 
 
 def _diverged(progress: Progress) -> InputError:

@@ -71,9 +71,7 @@ def train(config: TrainConfig, output: Path) -> Path:
         return _train(config, folder, first)
     except Interrupted:
         if first:
-            print(
-                "stopped; a checkpoint is written: the same command goes on from there", flush=True
-            )
+            _say("stopped; a checkpoint is written: the same command goes on from there")
         raise
     finally:
         folder.release()
@@ -102,7 +100,6 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
         loop.load_state_dict(state)
         say(f"going on after epoch {loop.progress.epoch}, step {loop.progress.step}")
     if loop.ending() is None:
-        trainer.logger.experiment  # noqa: B018 - creates the folder
         trainer.fit(loop.module, loader)
     if first:
         say(f"training ended: {loop.ending()}; best epoch {loop.progress.best_epoch}")
@@ -245,7 +242,8 @@ def _is_first_process() -> bool:
 
 def _quiet() -> None:
     """Silence what Lightning says about choices that are made here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*isinstance.treespec, LeafSpec.*",
@@ -256,7 +254,7 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def check_output(config: TrainConfig, config_path: Path) -> Path:
+def output_folder(config: TrainConfig, config_path: Path) -> Path:
     """Return the run folder: as configured, or named after the configuration file."""
     if config.output is not None:
         return config.output

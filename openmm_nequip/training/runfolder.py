@@ -79,6 +79,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise InputError(f"another process is training in '{self.path}'") from None
         except OSError:  # a file system without locks
             pass
@@ -184,7 +185,7 @@ class RunFolder:
 
 
 def _visible(path: Path) -> list[Path]:
-    return [p for p in path.iterdir() if p.name not in (".lock", "checkpoints")]
+    return [p for p in path.iterdir() if p.name not in (".lock", "cache", "checkpoints")]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training, validation and test frames of a run, in memory or streamed from disk."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -167,7 +168,12 @@ class Reader:
                     f"streaming from disk takes one file, not {len(files)}: join them, or set "
                     "data.stream_from_disk=false"
                 )
-            store = cached_store(files[0], self.cache, self.elements, self.r_max, **self.options)
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with (self.cache / ".lock").open("w") as lock:  # one process writes, the others wait
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                store = cached_store(
+                    files[0], self.cache, self.elements, self.r_max, **self.options
+                )
             self.say(f"{store.summary}\nstreamed from {store.path}")
             return store
         frames: list[Frame] = []

@@ -128,6 +128,16 @@ def test_interrupt_saves_and_says_how_to_go_on(tmp_path, config_file):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_interrupt_between_epochs(tmp_path, config_file):
+    before = signal.getsignal(signal.SIGINT)
+    stop_here(config_file, tmp_path / "stopped", step=12)  # the last of the second epoch
+    assert signal.getsignal(signal.SIGINT) is before
+    resumed = run_here(config_file, tmp_path / "stopped")
+    whole = run_here(config_file, tmp_path / "whole")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert logged(tmp_path / "whole") == logged(tmp_path / "stopped")
+
+
 def test_finished_folder_is_refused(tmp_path, config_file):
     run_here(config_file, tmp_path / "done", "training.max_epochs=1")
     before = {p: p.read_bytes() for p in (tmp_path / "done").rglob("*") if p.is_file()}
