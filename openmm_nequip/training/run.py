@@ -244,13 +244,7 @@ def _quiet() -> None:
     """Silence what Lightning says about choices that are made here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*GPU available but not used.*",
-        ".*Checkpoint directory.*",
-        ".*max_epochs.*",
-    ):
+    for message in (".*does not have many workers.*", ".*GPU available but not used.*"):
         warnings.filterwarnings("ignore", message)
 
 
