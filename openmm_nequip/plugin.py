@@ -76,9 +76,9 @@ class NequIPFactory(MLPotentialImplFactory):
         if modelPath is not None and str(modelPath).endswith(UPSTREAM_SUFFIXES):
             if lengthScale is None or energyScale is None:
                 raise InputError(
-                    f"'{modelPath}' is not a model file (.safetensors); if the nequip package wrote "
-                    "it, give lengthScale and energyScale (its units in nm and kJ/mol) to run it "
-                    "through openmm-ml, or convert it with openmm_nequip.interop.nequip"
+                    f"'{modelPath}' is not a model file (.safetensors); if the nequip package "
+                    "wrote it, give lengthScale and energyScale (its units in nm and kJ/mol) for "
+                    "openmm-ml's implementation, or convert it with openmm_nequip.interop.nequip"
                 )
             from openmmml.models.nequippotential import NequIPPotentialImplFactory
 
