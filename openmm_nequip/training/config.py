@@ -157,7 +157,8 @@ class TrainingConfig(Config):
     early_stopping
         End after this many validations without improvement.
     val_interval
-        Epochs between validations; left out: about every 100 steps, at least every epoch.
+        Epochs between validations; left out: about every 100 steps, but not so often that
+        validation takes more than a small part of the time.
     checkpoint_minutes
         Checkpoints are written at the end of epochs (as often as costs at most 5 % of the time)
         and after this many minutes within an epoch.

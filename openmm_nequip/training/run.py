@@ -9,6 +9,7 @@ counts the frames of all processes together, so that the result depends on it al
 """
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -87,7 +88,7 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     potential, statistics = preparation.build(sets)
     for note in statistics.notes:
         say(f"note: {note}")
-    config = _resolve(config, potential, len(sets.train))
+    config = _resolve(config, potential, sets.sizes)
     folder.record(config.model_dump(mode="json", exclude={"output"}), sets.splits)
     folder.write_json(folder.path / "versions.json", versions())
     say(_summary(config, sets, potential, folder.path))
@@ -109,14 +110,19 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     return folder.path / f"{config.name}.safetensors"
 
 
-def _resolve(config: TrainConfig, potential: Potential, num_frames: int) -> TrainConfig:
+def _resolve(config: TrainConfig, potential: Potential, sizes: dict[str, int]) -> TrainConfig:
     """Fill in all that was left open, so that the file in the run folder says everything."""
-    steps = -(-num_frames // config.training.batch_size)
+    steps = math.ceil(sizes["train"] / config.training.batch_size)
     training = config.training.model_copy()
     if training.max_epochs is None:
-        training.max_epochs = max(10, -(-_STEPS // steps))
+        training.max_epochs = max(10, math.ceil(_STEPS / steps))
     if training.val_interval is None:
-        training.val_interval = max(1, round(_STEPS_BETWEEN_VALIDATIONS / steps))
+        # and rarely enough that validation costs little next to training
+        training.val_interval = max(
+            1,
+            round(_STEPS_BETWEEN_VALIDATIONS / steps),
+            2 * sizes["val"] // sizes["train"],
+        )
     model = type(config.model).model_validate(potential.config.model_dump())
     return config.model_copy(update={"training": training, "model": model})
 
