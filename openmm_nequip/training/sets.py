@@ -202,10 +202,11 @@ def load_sets(reader: Reader, seed: int) -> Sets:
     sets = {name: _pick(main, getattr(split, name)) for name in ("train", "val", "test")}
     isolated = _isolated(main)
     if config.isolated_atoms_file is not None:
-        atoms = _isolated(read_frames(config.isolated_atoms_file, **reader.options))
-        if not atoms:
+        found = read_frames(config.isolated_atoms_file, **reader.options)
+        reader.say(found.summary())
+        if not _isolated(found):
             raise InputError(f"{config.isolated_atoms_file} has no frame of a single atom")
-        isolated += atoms
+        isolated += _isolated(found)
     splits = {"split": split}
     for name, path, count in (
         ("val", config.val_file, config.n_val),
