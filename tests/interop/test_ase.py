@@ -1,0 +1,179 @@
+"""The ASE calculator: results, errors, optimiser and molecular dynamics."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from openmm_nequip import InputError
+from openmm_nequip.architectures.nequip import NequIPConfig
+from openmm_nequip.data.frame import Frame
+from openmm_nequip.interop.ase import NequIPCalculator
+from openmm_nequip.potential import Potential
+
+
+def make_potential(dtype: str = "float64") -> Potential:
+    torch.manual_seed(3)
+    config = NequIPConfig(
+        type_names=["O", "H"],
+        r_max=4.0,
+        num_layers=2,
+        l_max=2,
+        num_features=4,
+        radial_mlp_width=8,
+        avg_num_neighbors=8.0,
+        per_type_energy_shifts={"H": -13.6, "O": -75.0},
+        pair_potential="zbl",
+        model_dtype=dtype,
+    )
+    return Potential(config).eval()
+
+
+@pytest.fixture
+def potential() -> Potential:
+    return make_potential()
+
+
+def water(n: int = 3, **kwargs) -> Atoms:
+    rng = np.random.default_rng(0)
+    centres = np.arange(n)[:, None] * [2.8, 0.3, -0.4]
+    molecule = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    positions = (centres[:, None] + molecule).reshape(-1, 3)
+    return Atoms("OHH" * n, positions + rng.normal(scale=0.05, size=(3 * n, 3)), **kwargs)
+
+
+TRICLINIC = np.array([[8.4, 0.0, 0.0], [1.0, 3.5, 0.0], [-0.8, 0.4, 3.9]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pbc", [False, True, (True, False, True), (False, True, False)])
+def test_results_are_those_of_the_potential(dtype, pbc):
+    potential = make_potential(dtype)
+    atoms = water(cell=TRICLINIC, pbc=pbc)
+    atoms.calc = NequIPCalculator(potential)
+    x, y, z = atoms.pbc.tolist()
+    cell = TRICLINIC if any((x, y, z)) else None
+    frame = Frame(atoms.numbers, atoms.positions, cell, (x, y, z))
+    expected = potential(potential.to_graph(frame), stress=True)
+    energy = atoms.get_potential_energy()
+    assert isinstance(energy, float)
+    assert energy == expected.energy.item()
+    assert atoms.get_potential_energy(force_consistent=True) == energy
+    energies = atoms.get_potential_energies()
+    assert np.array_equal(energies, expected.atomic_energies)
+    assert energies.sum() == pytest.approx(energy, abs=1e-10)
+    forces = atoms.get_forces()
+    assert forces.dtype == np.float64
+    assert np.array_equal(forces, expected.forces)
+    if np.all(pbc):
+        stress = atoms.get_stress()
+        assert stress.shape == (6,)
+        assert np.array_equal(voigt_6_to_full_3x3_stress(stress), expected.stress[0])
+    else:
+        with pytest.raises(PropertyNotImplementedError, match="periodic in all three"):
+            atoms.get_stress()
+
+
+def test_stress_has_the_sign_of_ase(potential):
+    """Pulling on one axis by a small strain raises the energy by stress times volume."""
+    atoms = water(cell=TRICLINIC, pbc=True)
+    atoms.calc = NequIPCalculator(potential)
+    stress, volume, h = atoms.get_stress(), atoms.get_volume(), 1e-4
+    energies = []
+    for step in (-h, h):
+        strained = atoms.copy()
+        strained.calc = atoms.calc
+        strained.set_cell(atoms.cell @ (np.eye(3) + np.diag([step, 0, 0])), scale_atoms=True)
+        energies.append(strained.get_potential_energy())
+    assert (energies[1] - energies[0]) / (2 * h) / volume == pytest.approx(stress[0], rel=1e-5)
+
+
+def test_cell_vectors_of_open_directions_do_not_matter(potential):
+    wire = water(cell=[0, 3.5, 0], pbc=(False, True, False))
+    other = water(cell=[[0.1, 0, 50], [0, 3.5, 0], [7, 7, 7]], pbc=(False, True, False))
+    wire.calc = other.calc = NequIPCalculator(potential)
+    forces = wire.get_forces()
+    assert np.allclose(other.get_forces(), forces, rtol=0, atol=1e-12)
+    assert not np.allclose(water(calculator=wire.calc).get_forces(), forces, atol=1e-3)
+
+
+def test_results_follow_the_atoms(potential):
+    atoms = water()
+    atoms.calc = NequIPCalculator(potential)
+    before = atoms.get_forces()
+    atoms.rattle(0.1, seed=1)
+    assert not np.allclose(atoms.get_forces(), before)
+    atoms.numbers[0] = 1
+    energy = atoms.get_potential_energy()
+    assert energy == NequIPCalculator(potential).get_potential_energy(atoms)
+    atoms.cell, atoms.pbc = TRICLINIC, True
+    assert atoms.get_potential_energy() != energy
+
+
+def test_model_file_and_name(potential, tmp_path):
+    path = tmp_path / "water.safetensors"
+    potential.save(path)
+    expected = water(calculator=NequIPCalculator(potential)).get_potential_energy()
+    for model in (path, str(path)):
+        assert water(calculator=NequIPCalculator(model, device="cpu")).get_potential_energy() == (
+            expected
+        )
+    with pytest.raises(InputError, match="does not exist"):
+        NequIPCalculator(tmp_path / "absent.safetensors")
+
+
+def test_potential_in_training_mode(potential):
+    calculator = NequIPCalculator(potential.train())
+    forces = water(calculator=calculator).get_forces()
+    assert np.isfinite(forces).all()
+
+
+def test_optimiser(potential):
+    atoms = water()
+    atoms.calc = NequIPCalculator(potential)
+    start = atoms.get_potential_energy()
+    assert BFGS(atoms, logfile=None).run(fmax=0.002, steps=300)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.002
+    assert atoms.get_potential_energy() < start - 0.01
+
+
+def test_molecular_dynamics_conserves_energy(potential):
+    atoms = water()
+    atoms.calc = NequIPCalculator(potential)
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=200)
+    rng = np.random.default_rng(2)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
+    start = atoms.get_total_energy()
+    potential_start = atoms.get_potential_energy()
+    totals, exchanged = [], []
+    dynamics = VelocityVerlet(atoms, timestep=0.25 * units.fs)
+    for _ in range(10):
+        dynamics.run(10)
+        totals.append(atoms.get_total_energy())
+        exchanged.append(atoms.get_potential_energy() - potential_start)
+    assert np.abs(exchanged).max() > 0.01
+    assert np.abs(np.array(totals) - start).max() < 0.02 * np.abs(exchanged).max()
+
+
+def test_wrong_input(potential):
+    with pytest.raises(InputError, match="'fused' is not part of this version"):
+        NequIPCalculator(potential, engine="fused")
+    with pytest.raises(InputError, match="did you mean 'reference'"):
+        NequIPCalculator(potential, engine="referense")
+    with pytest.raises(InputError, match="device 'warp9' cannot be used"):
+        NequIPCalculator(potential, device="warp9")
+    calculator = NequIPCalculator(potential)
+    with pytest.raises(InputError, match="not trained on C; it knows O, H"):
+        Atoms("CH", [[0, 0, 0], [0, 0, 1.1]], calculator=calculator).get_forces()
+    nan = Atoms("OH", [[0, 0, 0], [0, 0, np.nan]], calculator=calculator)
+    with pytest.raises(InputError, match="position of atom 1 is not finite"):
+        nan.get_potential_energy()
+    with pytest.raises(InputError, match="has no cell vector"):
+        water(pbc=True, calculator=calculator).get_potential_energy()
+    with pytest.raises(InputError, match="cell is not finite"):
+        water(cell=[np.inf, 5, 5], pbc=True, calculator=calculator).get_potential_energy()
