@@ -12,6 +12,8 @@ from ..errors import InputError, did_you_mean
 from .config import SimulationConfig
 from .structure import Structure
 
+_PIECE = 50  # iterations of the minimiser between two looks at who wants to stop
+
 
 def build_system(config: SimulationConfig, topology: app.Topology) -> openmm.System:
     """Create the System of a run through ``MLPotential('nequip', ...)``.
@@ -117,7 +119,7 @@ def minimise(
     simulation
         Its positions are changed.
     stop
-        Asked after each iteration whether to leave off.
+        Asked after every few iterations whether to leave off.
     tolerance
         Root mean square force to reach, kJ/mol/nm.
 
@@ -132,19 +134,26 @@ def minimise(
         The energy of the structure is not finite.
     """
 
-    class Watch(openmm.MinimizationReporter):
-        def report(self, iteration: int, x: Any, gradient: Any, arguments: Any) -> bool:
-            return stop()
-
-    def energy() -> float:
-        state = simulation.context.getState(energy=True)
-        return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-
-    before = energy()
+    before, _ = _energy_and_force(simulation.context)
     if not np.isfinite(before):
         raise InputError("the structure's energy is not finite: check it for atoms that overlap")
-    simulation.minimizeEnergy(tolerance=tolerance, reporter=Watch())
-    return before, energy()
+    energy = before
+    # In pieces, because a MinimizationReporter that could stop it crashes the process together with
+    # TorchForce (openmm 8.6, openmmtorch 1.5): the GIL is held when autograd is called.
+    while not stop():
+        simulation.minimizeEnergy(tolerance=tolerance, maxIterations=_PIECE)
+        last, (energy, force) = energy, _energy_and_force(simulation.context)
+        if force <= tolerance or not energy < last:
+            break
+    return before, energy
+
+
+def _energy_and_force(context: openmm.Context) -> tuple[float, float]:
+    """Return the potential energy (kJ/mol) and the root mean square force (kJ/mol/nm)."""
+    state = context.getState(energy=True, forces=True)
+    forces = state.getForces(asNumpy=True)._value
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    return energy, float(np.sqrt((forces**2).mean()))
 
 
 def set_velocities(context: openmm.Context, temperature: float, seed: int) -> None:
