@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 # Factors that keep the second moment of a normal variable at 1 (e3nn's "normalize2mom").
 SILU_SCALE = 1.6791767923989418
-TANH_SCALE = 1.5937334472108
+TANH_SCALE = 1.5937334472592695
 
 
 class Gate(nn.Module):
