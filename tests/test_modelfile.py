@@ -15,7 +15,7 @@ from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.data.frame import Frame
 from openmm_nequip.potential import Potential
 
-METADATA = {"licence": "CC0", "errors": {"forces_mae_meV_per_A": 7.25}, "note": "Å and ε"}
+METADATA = {"licence": "CC0", "errors": {"test": {"forces_mae_meV_per_A": 7.25}}, "note": "Å and ε"}
 
 
 @pytest.fixture

@@ -61,14 +61,47 @@ def models() -> None:
     Console().print(table)
 
 
+def _held_out(metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the errors on the test set, or where there was none, on the validation set."""
+    errors = metadata.get("errors", {})
+    for name in ("test", "validation"):
+        if name in errors:
+            return name, errors[name]
+    return "", {}
+
+
 def _force_error(metadata: dict[str, Any]) -> str:
-    error = metadata.get("errors", {}).get("forces_mae_meV_per_A")
+    error = _held_out(metadata)[1].get("forces_mae_meV_per_A")
     return "" if error is None else f"{error:.1f}"
+
+
+def _errors(metadata: dict[str, Any]) -> str:
+    name, errors = _held_out(metadata)
+    parts = [
+        f"{label} MAE {errors[key]:.3g} {unit}"
+        for label, key, unit in (
+            ("energy", "energy_mae_meV", "meV"),
+            ("energy per atom", "energy_per_atom_mae_meV", "meV"),
+            ("forces", "forces_mae_meV_per_A", "meV/Å"),
+            ("stress", "stress_mae_meV_per_A3", "meV/Å³"),
+        )
+        if key in errors
+    ]
+    return f"{', '.join(parts)} ({errors['frames']} {name} frames)" if parts else ""
+
+
+def _training(training: dict[str, Any]) -> str:
+    if not training:
+        return ""
+    data = training["data"]
+    return (
+        f"{data['sizes']['train']} frames (SHA-256 {data['fingerprint']['train'][:12]}...), "
+        f"{training['epochs']} epochs, seed {training['seed']}"
+    )
 
 
 def _facts(header: dict[str, Any]) -> dict[str, str]:
     config, metadata = header["config"], header["metadata"]
-    training = metadata.get("training", {})
     features = config["num_features"]
     facts = {
         "description": metadata.get("description"),
@@ -82,13 +115,8 @@ def _facts(header: dict[str, Any]) -> dict[str, str]:
             f"{symbol} {energy:.4f} eV"
             for symbol, energy in metadata.get("reference_energies", {}).items()
         ),
-        "held-out errors": ", ".join(
-            f"{name.replace('_', ' ')} {value:.3g}"
-            for name, value in metadata.get("errors", {}).items()
-            if isinstance(value, int | float)
-        ),
-        "training data": training.get("data_fingerprint"),
-        "seed": training.get("seed"),
+        "errors": _errors(metadata),
+        "training": _training(metadata.get("training", {})),
         "licence": metadata.get("licence"),
         "citation": metadata.get("citation"),
         "written by": f"{header.get('written_by')} (schema {header['schema_version']})",

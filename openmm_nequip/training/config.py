@@ -229,6 +229,8 @@ class TrainConfig(Config):
         Run folder; left out: ``runs/<name of the configuration file>``.
     name
         Name of the model file; left out: that of the run folder.
+    description, licence, citation
+        What the model file says of the potential to people.
     """
 
     data: DataConfig
@@ -237,6 +239,9 @@ class TrainConfig(Config):
     seed: NonNegativeInt = 0
     output: Path | None = None
     name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
 
 
 def parse_duration(text: str) -> float:

@@ -16,6 +16,9 @@ from .loss import Loss
 from .runfolder import RunFolder
 from .sets import Sets, make_dataset
 
+#: Keys that the header of a model file has in other places, or that concern the run folder only.
+_ELSEWHERE = {"output", "model", "description", "licence", "citation"}
+
 
 def finish(
     config: TrainConfig,
@@ -38,9 +41,12 @@ def finish(
     plots.parity(found, potential.elements, folder.path / "parity.png", title=shown)
     plots.learning_curve(progress.history, folder.path / "learning_curve.png")
     potential.metadata |= {
+        "description": config.description,
+        "licence": config.licence,
+        "citation": config.citation,
         "training": {
             "data": {"fingerprint": sets.fingerprint, "sizes": sets.sizes},
-            "config": _without_folders(config.model_dump(mode="json", exclude={"output", "model"})),
+            "config": _without_folders(config.model_dump(mode="json", exclude=_ELSEWHERE)),
             "versions": versions(),
             "seed": config.seed,
             "epochs": progress.epoch,
