@@ -29,6 +29,7 @@ from .reporters import Reading, StateLog, TrajectoryWriter, check_format, read, 
 from .structure import Structure
 
 _CHUNK_SECONDS = 0.5  # how long a Ctrl-C may have to wait
+_WARM_UP = 5  # evaluations
 _HOTTEST = 10  # a temperature this many times the wanted one (and above 5000 K) is a blow-up
 
 
@@ -109,6 +110,7 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
         inputs = fingerprints(config, structure)
         checkpoint = find_checkpoint(config, folder, inputs)
         simulation = build_simulation(config, structure)
+        _warm_up(simulation.context)
         this = _Run(config, folder, simulation, inputs, observer, stop)
         if checkpoint is None:
             describe(config, folder, structure, simulation)
@@ -116,6 +118,15 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
         else:
             this.go_on(checkpoint)
         return this.to_the_end()
+
+
+def _warm_up(context: openmm.Context) -> None:
+    """Evaluate the forces until TorchScript has optimised the network.
+
+    Its first evaluations round differently, and a run that goes on should not notice.
+    """
+    for _ in range(_WARM_UP):
+        context.getState(forces=True)
 
 
 class _Run:

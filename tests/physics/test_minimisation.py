@@ -29,7 +29,7 @@ def both_minima(structure: Structure, potential: str):
     symbols = [atom.element.symbol for atom in structure.topology.atoms()]
     cell = None if structure.box is None else structure.box * 10
     atoms = ase.Atoms(symbols, structure.positions * 10, cell=cell, pbc=structure.box is not None)
-    atoms.calc = NequIPCalculator(load(potential).double(), device="cpu")
+    atoms.calc = NequIPCalculator(load(potential).with_dtype("float64"), device="cpu")
     BFGS(atoms, logfile=None).run(fmax=5e-5, steps=500)
     return simulation, after / 96.48533212, positions, atoms
 
