@@ -1,0 +1,141 @@
+"""Observables against closed formulas, known distributions and other programs."""
+
+import ase
+import ase.build
+import mdtraj
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from openmm_nequip.analysis.observables import (
+    block_error,
+    box_widths,
+    distances,
+    energy_drift,
+    find_bonds,
+    radial_distribution,
+    rmsd,
+)
+
+TRICLINIC = np.array([[9.0, 0, 0], [2.5, 8.0, 0], [-3.0, 1.5, 10.0]])
+
+
+def test_rmsd_does_not_see_rotation_and_translation():
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(7, 3))
+    moved = Rotation.random(5, rng).as_matrix() @ reference.T
+    frames = moved.transpose(0, 2, 1) + rng.normal(size=(5, 1, 3))
+    np.testing.assert_allclose(rmsd(frames, reference), 0, atol=1e-7)
+
+
+def test_rmsd_sees_a_reflection():
+    reference = np.random.default_rng(0).normal(size=(7, 3))
+    assert rmsd(reference[None] * [1, 1, -1], reference)[0] > 0.3
+
+
+def test_rmsd_is_mdtrajs():
+    frames = np.random.default_rng(1).normal(size=(6, 9, 3))
+    trajectory = mdtraj.Trajectory(frames / 10, topology=None)
+    expected = mdtraj.rmsd(trajectory, trajectory, frame=0) * 10
+    np.testing.assert_allclose(rmsd(frames, frames[0])[1:], expected[1:], rtol=1e-5)
+
+
+def test_drift_finds_the_slope_and_its_error():
+    time = np.arange(4000) * 0.01
+    noise = np.random.default_rng(2).normal(0, 0.3, len(time))
+    drift = energy_drift(time, 5000 + 9 * (0.02 * time + noise), num_atoms=9)
+    exact_error = 0.3 / np.sqrt(((time - time.mean()) ** 2).sum())
+    assert drift.fluctuation == pytest.approx(0.3, rel=0.03)
+    assert drift.slope_error == pytest.approx(exact_error, rel=0.5)
+    assert abs(drift.slope - 0.02) < 3 * exact_error
+
+
+def test_drift_of_a_line_is_exact():
+    time = np.linspace(0, 3, 50)
+    drift = energy_drift(time, -1e6 + 4 * 0.5 * time, num_atoms=4)
+    assert drift.slope == pytest.approx(0.5, rel=1e-9)
+    assert drift.fluctuation < 1e-9
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9, 0.98])
+def test_block_error_of_correlated_samples(memory):
+    rng = np.random.default_rng(3)
+    count = 2**16
+    values = np.empty(count)
+    values[0] = rng.normal()
+    kicks = rng.normal(size=count) * np.sqrt(1 - memory**2)
+    for k in range(1, count):
+        values[k] = memory * values[k - 1] + kicks[k]
+    exact = np.sqrt((1 + memory) / (1 - memory) / count)
+    # The largest of several noisy estimates: a little high, never far too low.
+    assert 0.9 * exact < block_error(values) < 1.9 * exact
+
+
+def test_block_error_of_too_few_samples_is_unknown():
+    assert np.isnan(block_error(np.arange(7.0)))
+
+
+def test_distances_take_the_minimum_image():
+    positions = np.random.default_rng(4).uniform(-15, 15, (3, 6, 3))
+    pairs = np.array([(i, j) for i in range(6) for j in range(i)])
+    found = distances(positions, pairs, np.array([TRICLINIC] * 3))
+    for frame, row in zip(positions, found, strict=True):
+        atoms = ase.Atoms("H6", frame, cell=TRICLINIC, pbc=True)
+        expected = atoms.get_all_distances(mic=True)[pairs[:, 0], pairs[:, 1]]
+        np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+def test_distances_without_a_box():
+    positions = np.array([[[0, 0, 0], [3.0, 4.0, 0], [0, 0, 25.0]]])
+    np.testing.assert_allclose(
+        distances(positions, np.array([[0, 1], [0, 2]])), [[5.0, 25.0]], rtol=1e-6
+    )
+
+
+def test_widths_of_a_triclinic_box():
+    # Two opposite faces are as far apart as volume over area.
+    volume = np.linalg.det(TRICLINIC)
+    areas = [
+        np.linalg.norm(np.cross(TRICLINIC[1], TRICLINIC[2])),
+        np.linalg.norm(np.cross(TRICLINIC[2], TRICLINIC[0])),
+        np.linalg.norm(np.cross(TRICLINIC[0], TRICLINIC[1])),
+    ]
+    np.testing.assert_allclose(box_widths(TRICLINIC), volume / np.array(areas))
+    np.testing.assert_allclose(box_widths(np.diag([3.0, 4.0, 5.0])), [3, 4, 5])
+
+
+def test_an_ideal_gas_has_no_structure():
+    box = np.array([np.diag([12.0, 13.0, 14.0])] * 20)
+    positions = np.random.default_rng(5).uniform(0, 1, (20, 150, 3)) @ box[0]
+    pairs = np.array([(i, j) for i in range(150) for j in range(i)])
+    r, g = radial_distribution(positions, pairs, box)
+    assert r[-1] == pytest.approx(6.0, abs=0.05)
+    counted = g[r > 2.0]
+    assert counted.mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_neighbours_of_a_crystal_are_counted():
+    atoms = ase.build.bulk("Ar", "sc", a=3.0) * (4, 4, 4)
+    pairs = np.array([(i, j) for i in range(64) for j in range(i)])
+    r, g = radial_distribution(atoms.positions[None], pairs, atoms.cell.array[None], bin_width=0.02)
+    # 6 neighbours at a, 12 at a√2: the coordination number is 4πρ∫ g r² dr. Pairs are counted
+    # once and there are N-1 others in the box, not N: hence the factor.
+    for radius, neighbours in [(3.0, 6), (3.0 * np.sqrt(2), 12)]:
+        shell = abs(r - radius) < 0.2
+        count = 4 * np.pi / 27 * (g[shell] * r[shell] ** 2).sum() * 0.02 * 63 / 64
+        assert count == pytest.approx(neighbours, rel=2e-3)
+    assert g[(r > 3.2) & (r < 4.0)].max() == 0
+
+
+def test_bonds_of_ethanol_by_distance():
+    atoms = ase.build.molecule("CH3CH2OH")
+    found = find_bonds(atoms.numbers, atoms.positions)
+    symbols = [sorted(atoms.symbols[i] + atoms.symbols[j]) for i, j in found]
+    assert sorted("".join(pair) for pair in symbols) == ["CC", *["CH"] * 5, "CO", "HO"]
+
+
+def test_bonds_reach_across_the_box():
+    found = find_bonds(
+        np.array([1, 1]), np.array([[0.1, 0, 0], [9.5, 0, 0]]), np.diag([10.0, 10.0, 10.0])
+    )
+    assert found.tolist() == [[0, 1]]
