@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.style import context
+from matplotlib.ticker import MaxNLocator
+
+from ..units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from .summary import Analysis
@@ -62,12 +65,13 @@ def draw_temperature(ax: Axes, analysis: "Analysis") -> None:
 def draw_drift(ax: Axes, analysis: "Analysis") -> None:
     """Total energy per atom around its mean, with the fitted drift."""
     time, energy = analysis.log["time_ps"], analysis.log["total_kJ_mol"]
-    per_atom = (energy - energy.mean()) / analysis.num_atoms * 1000
+    to_mev = 1000 / KJ_PER_MOL
+    per_atom = (energy - energy.mean()) / analysis.num_atoms * to_mev
     ax.plot(time, per_atom, color=COLOURS[2], lw=0.9)
-    slope = analysis.drift.slope * 1000
-    ax.plot(time, slope * (time - time.mean()), color="#333333", ls="--", lw=1.2,
-            label=f"drift {slope:+.3g} J/mol/atom/ps")  # fmt: skip
-    ax.set(title="Total energy", xlabel="time (ps)", ylabel="E − ⟨E⟩ (J/mol/atom)")
+    slope = analysis.drift.slope * to_mev
+    label = f"drift {slope:+.3g} meV/atom/ps"
+    ax.plot(time, slope * (time - time.mean()), color="#333333", ls="--", lw=1.2, label=label)
+    ax.set(title="Total energy", xlabel="time (ps)", ylabel="E − ⟨E⟩ (meV/atom)")
     _headroom(ax)
     ax.legend(loc="upper center")
 
@@ -143,6 +147,7 @@ def save_plots(analysis: "Analysis", folder: Path) -> list[Path]:
         panels = overview.subplots(rows, 2, squeeze=False).ravel()
         for ax, function in zip(panels, draw.values(), strict=False):
             function(ax, analysis)
+            ax.xaxis.set_major_locator(MaxNLocator(7))
         for ax in panels[len(draw) :]:
             ax.set_axis_off()
         overview.suptitle(analysis.title, fontsize=13, x=0.01, ha="left")
@@ -151,7 +156,9 @@ def save_plots(analysis: "Analysis", folder: Path) -> list[Path]:
         for name, function in draw.items():
             figure = Figure(figsize=(6, 3.6))
             FigureCanvasAgg(figure)
-            function(figure.subplots(), analysis)
+            ax = figure.subplots()
+            function(ax, analysis)
+            ax.xaxis.set_major_locator(MaxNLocator(7))
             paths.append(folder / f"{name}.png")
             figure.savefig(paths[-1])
     return paths

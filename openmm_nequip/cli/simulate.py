@@ -20,7 +20,7 @@ _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 def simulate(
     config: Annotated[Path, typer.Argument(help="YAML file that describes the run.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes to its keys.", metavar="[KEY=VALUE]...")
+        list[str] | None, typer.Argument(help="Changes to its keys.", metavar="KEY=VALUE")
     ] = None,
 ) -> None:
     """Run molecular dynamics with a potential in OpenMM.
@@ -50,8 +50,12 @@ def simulate(
     structure = load_structure(settings.structure, config.parent)
     if settings.periodic is not None:
         structure = structure.periodic(settings.periodic)
+    found: dict[str, str] = {}  # files may lie beside the configuration
     if path := find_structure(settings.structure, config.parent):
-        settings = settings.model_copy(update={"structure": str(path)})
+        found["structure"] = str(path)
+    if settings.potential and (beside := config.parent / settings.potential).is_file():
+        found["potential"] = str(beside)
+    settings = settings.model_copy(update=found)
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(
