@@ -1,5 +1,6 @@
 """Structures to simulate: from files and bundled examples to a topology and coordinates."""
 
+import warnings
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -101,15 +102,27 @@ def load_structure(source: str, beside: Path | None = None) -> Structure:
         return from_ase(ase.build.molecule(EXAMPLES[source]))
     try:
         if path.suffix.lower() in (".pdb", ".ent"):
-            return _from_openmm(app.PDBFile(str(path)))
+            return _read_pdb(path)
         if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") and "_atom_site." in path.read_text():
             return _from_openmm(app.PDBxFile(str(path)))
         atoms = ase.io.read(path)
     except Exception as error:  # parsers raise whatever they like on a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"cannot read structure '{path}': {reason}") from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"cannot read structure '{path}', give a PDB, mmCIF or xyz file ({reason})"
+        ) from None
     assert isinstance(atoms, ase.Atoms)
     return from_ase(atoms)
+
+
+def _read_pdb(path: Path) -> Structure:
+    """Read a PDB file; by ASE where atoms share a name, of which OpenMM keeps only one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="WARNING: duplicate atom")
+        try:
+            return _from_openmm(app.PDBFile(str(path)))
+        except UserWarning:
+            return from_ase(ase.io.read(path, index=0))
 
 
 def _from_openmm(file: app.PDBFile | app.PDBxFile) -> Structure:

@@ -50,6 +50,15 @@ def test_scattered_molecules_keep_their_order_and_bonds():
     assert topology.getNumBonds() == 6
 
 
+def test_a_pdb_file_whose_atoms_share_names_keeps_them_all(tmp_path):
+    atoms = ase.build.molecule("CH3CH2OH", cell=[12, 13, 14], pbc=True)
+    ase.io.write(tmp_path / "x.pdb", atoms)  # names each atom by its element
+    structure = load_structure(str(tmp_path / "x.pdb"))
+    assert [a.element.symbol for a in structure.topology.atoms()] == atoms.get_chemical_symbols()
+    np.testing.assert_allclose(structure.positions, atoms.positions / 10, atol=6e-5)
+    np.testing.assert_allclose(structure.box, np.diag([1.2, 1.3, 1.4]), atol=1e-9)
+
+
 @pytest.mark.parametrize("scattered", [False, True])
 def test_no_atom_or_bond_is_lost_in_the_pdb_file(tmp_path, scattered):
     structure = from_ase(waters(5, scattered))
