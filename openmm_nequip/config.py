@@ -1,5 +1,6 @@
 """Typed configuration files: YAML in, a validated object out, one clear line when it is wrong."""
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError, did_you_mean
+
+#: What pydantic adds to a key's location to name one of its possible types.
+_ALTERNATIVE = re.compile(r"(constrained-)?(str|int|float|bool)|[a-z-]+\[.*\]")
 
 
 class Config(BaseModel):
@@ -34,6 +38,8 @@ def load_config(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -
         values = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
         raise InputError(f"configuration file '{path}' does not exist") from None
+    except OSError as error:
+        raise InputError(f"cannot read configuration file '{path}': {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -70,7 +76,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _explain(cls: type[Config], problem: Any) -> str:
     """Turn one pydantic problem into words, with the nearest key for a misspelt one."""
-    location = [part for part in problem["loc"] if isinstance(part, str)]
+    location = [
+        part
+        for part in problem["loc"]
+        if isinstance(part, str) and not _ALTERNATIVE.fullmatch(part)
+    ]
     name = ".".join(location)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(cls, location[:-1])

@@ -72,7 +72,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"model file '{path}' does not exist")
+        raise InputError(f"model file '{path}' {_why_not_a_file(path)}")
     try:
         with safe_open(path, framework="np") as file:
             strings = file.metadata() or {}
@@ -143,12 +143,16 @@ def find_model(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
         return path
-    if path.suffix or len(path.parts) > 1:
-        raise InputError(f"model file '{path}' does not exist")
+    if path.suffix or len(path.parts) > 1 or path.is_dir():
+        raise InputError(f"model file '{path}' {_why_not_a_file(path)}")
     raise InputError(
         f"no bundled potential is called '{path_or_name}'"
         f"{did_you_mean(str(path_or_name), bundled)}; there are: {', '.join(list_models())}"
     )
+
+
+def _why_not_a_file(path: Path) -> str:
+    return "is a folder; give the file in it" if path.is_dir() else "does not exist"
 
 
 def _bundled() -> dict[str, Path]:

@@ -15,6 +15,7 @@ class Settings(Config):
     seed: int = 0
     optimiser: Optimiser = Optimiser()
     name: str
+    interval: int | str = 1
 
 
 def load(tmp_path, text, *overrides):
@@ -40,6 +41,7 @@ def test_values_defaults_and_overrides(tmp_path):
         ("name: a\nxyzzy: 1", (), "unknown key 'xyzzy'"),
         ("seed: 1", (), "required key 'name' is missing"),
         ("name: a\nseed: often", (), "key 'seed': input should be a valid integer"),
+        ("name: a\ninterval: 1.5", (), "; key 'interval': input should be a valid string"),
         ("name: a", ("seed",), "override 'seed' is not of the form"),
         ("name: a", ("name.first=1",), "'name' is a value, not a section"),
         ("- a\n- b", (), "must hold 'key: value' lines"),
@@ -56,6 +58,11 @@ def test_mistakes_are_named(tmp_path, text, overrides, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_config(Settings, tmp_path / "nothing.yaml")
+
+
+def test_folder_instead_of_a_file(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*: Is a directory"):
+        load_config(Settings, tmp_path)
 
 
 MODEL = {"type_names": ["H", "O"], "avg_num_neighbors": 8.0}

@@ -93,6 +93,14 @@ def test_missing_file(tmp_path):
         openmm_nequip.load(tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize("read", [modelfile.read_header, modelfile.find_model])
+def test_folder_instead_of_a_file(tmp_path, monkeypatch, read):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="'run' is a folder"):
+        read("run")
+
+
 def test_unknown_name():
     with pytest.raises(InputError, match="no bundled potential is called 'no-such-one'"):
         openmm_nequip.load("no-such-one")

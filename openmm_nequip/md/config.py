@@ -28,11 +28,16 @@ def _timestep(value: Any) -> Any:
     return _quantity(value, _FEMTOSECONDS) if isinstance(value, str) else value
 
 
+def _text(value: Any) -> Any:
+    """Leave it to the check of the unit to refuse a bare number."""
+    return str(value) if isinstance(value, int | float) else value
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-Interval = Annotated[int, Field(gt=0)] | str
+Interval = Annotated[int, Field(gt=0)] | Annotated[str, BeforeValidator(_text)]
 
 
 class SimulationConfig(Config):
@@ -87,7 +92,7 @@ class SimulationConfig(Config):
     temperature: float = Field(300.0, ge=0)
     pressure: float = 1.0
     timestep: Annotated[float, BeforeValidator(_timestep), Field(gt=0)] = 0.5
-    time: str | None = None
+    time: Annotated[str | None, BeforeValidator(_text)] = None
     steps: int | None = Field(None, gt=0)
     friction: float = Field(1.0, gt=0)
     barostat_interval: int = Field(25, gt=0)

@@ -332,6 +332,7 @@ def test_velocities_have_the_temperature_and_no_drift(configure):
         ({"time": "10 ps"}, "either 'time: 10 ps' or 'steps: 20000'"),
         ({"steps": None}, "either 'time: 10 ps' or 'steps: 20000'"),
         ({"steps": None, "time": "10"}, "number and one of the units"),
+        ({"steps": None, "time": 10}, "number and one of the units"),
         ({"log_interval": "10 minutes"}, "number and one of the units"),
         ({"timestep": "half"}, "number and one of the units"),
         ({"ensemble": "nvpt"}, "ensemble"),
