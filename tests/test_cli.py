@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from openmm_nequip.architectures.nequip import NequIPConfig
+from openmm_nequip.potential import Potential
 
 COMMANDS = ["train", "evaluate", "simulate", "analyze", "info", "models", "doctor"]
 
@@ -45,6 +49,7 @@ def test_help_imports_nothing_heavy():
         (["simulate", "nothing.yaml"], "'nothing.yaml' does not exist"),
         (["evaluate", "nothing.safetensors", "data.xyz"], "does not exist"),
         (["analyze", "no-such-folder"], "no-such-folder"),
+        (["train", "a[b].yaml"], "'a[b].yaml' does not exist"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path):
@@ -53,3 +58,27 @@ def test_bad_input_is_one_line(arguments, message, tmp_path):
     assert result.stdout == ""
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "run.yaml").write_text(f"structure: water\nsteps: 1\noutput: {tmp_path}/file/run")
+    result = openmm_nequip("simulate", "run.yaml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.strip() == f"error: Not a directory: '{tmp_path}/file/run'"
+
+
+def test_a_run_too_short_to_analyse_is_no_error(tmp_path):
+    torch.manual_seed(0)
+    config = NequIPConfig(
+        type_names=["H", "O"], avg_num_neighbors=2.0, num_layers=1, num_features=4
+    )
+    Potential(config).save(tmp_path / "water.safetensors")
+    (tmp_path / "run.yaml").write_text(
+        "structure: water\npotential: water.safetensors\nsteps: 1\nminimise: false\n"
+        "force: python\nplatform: Reference\n"
+    )
+    result = openmm_nequip("simulate", "run.yaml", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "finished, not analysed: 'runs/run/state.csv' has 1 rows" in result.stdout
+    assert (tmp_path / "runs/run/final.pdb").exists()

@@ -88,7 +88,9 @@ def analyze(folder: str | Path) -> Analysis:
     config = load_config(SimulationConfig, folder / "config.yaml")
     log = read_log(folder / "state.csv")
     if len(log["step"]) < 3:
-        raise InputError(f"'{folder}' holds {len(log['step'])} rows yet; 3 are needed")
+        raise InputError(
+            f"'{folder / 'state.csv'}' has {len(log['step'])} rows so far; an analysis needs 3"
+        )
     trajectory = load_trajectory(folder, config)
 
     positions = trajectory.xyz.astype(np.float64) * 10.0

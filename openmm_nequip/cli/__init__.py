@@ -1,9 +1,11 @@
 """The command line: one file per command, bad input turned into one clear line."""
 
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..errors import InputError
 
@@ -24,5 +26,14 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error}", highlight=False)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder without permission
+        if error.strerror is None:
+            raise
+        _fail(error.strerror + (f": '{error.filename}'" if error.filename else ""))
+
+
+def _fail(message: str) -> NoReturn:
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    sys.exit(1)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from . import app
@@ -40,5 +41,6 @@ def report(folder: Path, console: Console) -> None:
         grid.add_row(name, value)
     console.print(grid)
     console.print(
-        f"trajectory, state.csv, summary.md and plots/overview.png are in [bold]{folder}[/]"
+        "trajectory, state.csv, summary.md and plots/overview.png are in "
+        f"[bold]{escape(str(folder))}[/]"
     )

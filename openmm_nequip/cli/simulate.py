@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import app
@@ -40,6 +41,7 @@ def simulate(
     The same command goes on with a run that was stopped or killed.
     """
     from ..config import load_config
+    from ..errors import InputError
     from ..md.config import SimulationConfig
     from ..md.protocol import run
     from ..md.structure import find_structure, load_structure
@@ -59,9 +61,9 @@ def simulate(
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(
-        f"[bold]{structure.formula()}[/] ({settings.structure}), {settings.ensemble.upper()}, "
-        f"{settings.temperature:g} K, {settings.total_steps:,} steps of {settings.timestep:g} fs, "
-        f"run folder [bold]{folder}[/]"
+        f"[bold]{structure.formula()}[/] ({escape(settings.structure)}), "
+        f"{settings.ensemble.upper()}, {settings.temperature:g} K, {settings.total_steps:,} steps of {settings.timestep:g} fs, "
+        f"run folder [bold]{escape(str(folder))}[/]"
     )
     observer = _Display(console) if console.is_terminal else _Lines(console)
     try:
@@ -76,7 +78,10 @@ def simulate(
             "the same command goes on from there"
         )
         raise typer.Exit(130)
-    report(folder, console)
+    try:
+        report(folder, console)
+    except InputError as error:  # the run itself is complete, however short
+        console.print(f"finished, not analysed: {error}", markup=False)
 
 
 class _Lines:
@@ -92,7 +97,7 @@ class _Lines:
         pass
 
     def message(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(text, markup=False)
 
     def progress(self, status: "Status") -> None:
         now = time.monotonic()
@@ -127,7 +132,7 @@ class _Display:
         self._bar.stop()
 
     def message(self, text: str) -> None:
-        self._bar.console.print(text)
+        self._bar.console.print(text, markup=False)
 
     def progress(self, status: "Status") -> None:
         self._bar.update(
