@@ -155,7 +155,7 @@ def damaged(kind):
 def test_bad_frame(tmp_path, kind, reason):
     made, text = damaged(kind)
     path = write(tmp_path, text)
-    with pytest.raises(InputError, match=f"frame 2: .*{reason}.*on_bad='skip'"):
+    with pytest.raises(InputError, match=f"frame 2: .*{reason}.*on_bad_frames: skip"):
         read_frames(path)
     data = read_frames(path, on_bad="skip")
     assert [bad.index for bad in data.bad] == [2]

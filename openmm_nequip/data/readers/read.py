@@ -127,7 +127,8 @@ class FrameStream(Iterator[Frame]):
                 bad = BadFrame(k, str(problem))
                 if self._on_bad == "error":
                     raise InputError(
-                        f"{self.path}, {bad}; correct it or leave bad frames out with on_bad='skip'"
+                        f"{self.path}, {bad}; correct it or leave bad frames out "
+                        "(on_bad_frames: skip; --skip-bad-frames)"
                     ) from None
                 self.bad.append(bad)
         raise StopIteration
