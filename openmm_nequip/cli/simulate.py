@@ -62,7 +62,8 @@ def simulate(
     console = Console(soft_wrap=True, highlight=False)
     console.print(
         f"[bold]{structure.formula()}[/] ({escape(settings.structure)}), "
-        f"{settings.ensemble.upper()}, {settings.temperature:g} K, {settings.total_steps:,} steps of {settings.timestep:g} fs, "
+        f"{settings.ensemble.upper()}, {settings.temperature:g} K, "
+        f"{settings.total_steps:,} steps of {settings.timestep:g} fs, "
         f"run folder [bold]{escape(str(folder))}[/]"
     )
     observer = _Display(console) if console.is_terminal else _Lines(console)
