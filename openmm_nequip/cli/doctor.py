@@ -135,6 +135,7 @@ def _self_test(console: Console, advice: list[str], kinds: list[str]) -> bool:
     from ..md.probe import probe
     from ..potential import Potential
 
+    torch.set_num_threads(1)  # plenty for 21 atoms, and quick on a busy machine too
     molecule = hexanol()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -76,6 +76,9 @@ class SimulationConfig(Config):
         Of the velocities, the thermostat and the barostat.
     platform, precision, device, force, engine
         OpenMM platform ('CPU', 'CUDA', ...) and the options of ``MLPotential.createSystem``.
+    num_threads
+        CPU threads of the network; left out: OMP_NUM_THREADS, else one below 64 atoms (there
+        more cost more than they bring, and very much so on a busy machine) and all above.
     log_interval, trajectory_interval
         Between two rows of the state log, and two frames of the trajectory.
     checkpoint_interval
@@ -102,6 +105,7 @@ class SimulationConfig(Config):
     platform: str | None = None
     precision: Literal["single", "double"] | None = None
     device: str | None = None
+    num_threads: int | None = Field(None, gt=0)
     force: Literal["auto", "torch", "python-torch", "python"] = "auto"
     engine: Literal["auto", "fused", "reference"] = "auto"
     log_interval: Interval = "10 fs"

@@ -20,7 +20,15 @@ from .config import SimulationConfig
 from .structure import Structure
 
 #: Keys that may differ when a run goes on: they do not change what is simulated.
-FREE_TO_CHANGE = {"checkpoint_interval", "platform", "device", "force", "engine", "output"}
+FREE_TO_CHANGE = {
+    "checkpoint_interval",
+    "platform",
+    "device",
+    "num_threads",
+    "force",
+    "engine",
+    "output",
+}
 _BY_CONTENT = {"structure", "potential"}  # compared by fingerprint: a file may have other names
 _PACKAGES = ("openmm-nequip", "OpenMM", "openmmml", "openmmtorch", "torch", "e3nn", "numpy", "ase")
 

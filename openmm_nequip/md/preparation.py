@@ -1,17 +1,20 @@
 """From a configuration and a structure to an OpenMM Simulation that is ready to go."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
+import torch
 from openmm import app, unit
 
 from ..errors import InputError, did_you_mean
 from .config import SimulationConfig
 from .structure import Structure
 
+_SMALL = 64  # atoms; smaller systems are evaluated by one thread
 _PIECE = 50  # iterations of the minimiser between two looks at who wants to stop
 
 
@@ -55,6 +58,10 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
         atom = int(np.argmin(np.isfinite(structure.positions).all(axis=1)))
         raise InputError(f"position of atom {atom} is not finite: {structure.positions[atom]}")
     platform, properties = choose_platform(config)
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    elif len(structure.positions) < _SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
     system = build_system(config, structure.topology)
     temperature = config.temperature * unit.kelvin
     if config.ensemble == "npt":

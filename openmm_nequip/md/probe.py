@@ -124,6 +124,7 @@ def _probe_elsewhere(kind: str) -> dict[str, str]:
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},  # quick on a busy machine too
         )
     except subprocess.TimeoutExpired:
         return {"Reference": f"trying {_CLASSES[kind]} took more than {_TIMEOUT} s"}
