@@ -359,3 +359,22 @@ def test_times_become_steps(configure):
 def test_an_unknown_platform_names_those_there_are(configure, tmp_path):
     with pytest.raises(InputError, match="Reference, CPU"):
         ethanol_run(configure(platform="GPU"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("environment", "num_threads", "expected"), [(None, None, 1), ("2", None, 2), ("2", 1, 1)]
+)
+def test_small_systems_take_one_thread_unless_told(
+    configure, monkeypatch, environment, num_threads, expected
+):
+    if environment is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        build_simulation(configure(num_threads=num_threads), load_structure("ethanol"))
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
