@@ -22,8 +22,8 @@ from openmm_nequip.md.preparation import build_simulation, degrees_of_freedom
 from openmm_nequip.md.reporters import read
 from openmm_nequip.md.structure import load_structure
 from openmm_nequip.training.assess import assess
-from openmm_nequip.training.finish import versions
 from openmm_nequip.units import KJ_PER_MOL
+from openmm_nequip.versions import versions
 
 MODEL = "ethanol-pbe"
 

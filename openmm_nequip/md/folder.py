@@ -5,9 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import machine, python_version, system
 
 import yaml
 from openmm import app, unit
@@ -15,6 +13,7 @@ from openmm import app, unit
 from ..config import load_config
 from ..errors import InputError
 from ..modelfile import DEFAULT_MODEL, find_model, write_atomically
+from ..versions import versions
 from .checkpoint import Checkpoint
 from .config import SimulationConfig
 from .structure import Structure
@@ -30,7 +29,6 @@ FREE_TO_CHANGE = {
     "output",
 }
 _BY_CONTENT = {"structure", "potential"}  # compared by fingerprint: a file may have other names
-_PACKAGES = ("openmm-nequip", "OpenMM", "openmmml", "openmmtorch", "torch", "e3nn", "numpy", "ase")
 
 
 @contextmanager
@@ -103,15 +101,10 @@ def describe(
     """Write what the run is: configuration, versions and starting structure."""
     text = yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
     write_atomically(folder / "config.yaml", text.encode())
-    versions = {"python": python_version(), "system": f"{system()} {machine()}"}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    versions["platform"] = simulation.context.getPlatform().getName()
-    versions["forces"] = ", ".join(force.getName() for force in simulation.system.getForces())
-    write_atomically(folder / "versions.json", (json.dumps(versions, indent=2) + "\n").encode())
+    found = versions()
+    found["platform"] = simulation.context.getPlatform().getName()
+    found["forces"] = ", ".join(force.getName() for force in simulation.system.getForces())
+    write_atomically(folder / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
     write_structure(folder / "topology.pdb", structure.topology, structure.positions)
 
 

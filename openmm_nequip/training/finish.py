@@ -1,12 +1,11 @@
 """The end of a run: errors of the best weights, plots and the model file."""
 
-import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..potential import Potential
+from ..versions import versions
 from . import plots
 from .config import TrainConfig
 from .display import format_seconds
@@ -82,17 +81,3 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     if training["fine_tune_from"] is not None:
         training["fine_tune_from"] = Path(training["fine_tune_from"]).name
     return {**config, "data": data, "training": training}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what decides the result of a run."""
-    found = {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-    for package in ("openmm-nequip", "torch", "e3nn", "lightning", "numpy", "vesin", "ase"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

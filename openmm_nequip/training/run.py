@@ -25,11 +25,12 @@ from ..data.dataset import Targets, collate_batch
 from ..data.graph import Graph
 from ..errors import InputError
 from ..potential import Potential
+from ..versions import versions
 from .config import TrainConfig
 from .display import Display
 from .ema import EMA
 from .evaluation import Predictions, evaluation_batches, gather, predict
-from .finish import finish, versions
+from .finish import finish
 from .loop import Interrupted, TrainingLoop
 from .loss import Loss
 from .module import PotentialModule
