@@ -78,14 +78,14 @@ class Potential(nn.Module):
             return super().__call__(*args, **kwargs)
 
     def forward(self, graph: Graph, forces: bool = True, stress: bool = False) -> Output:
-        """Evaluate a batch; in training mode the derivatives can be differentiated again."""
+        """Evaluate a batch."""
         i, j = graph.edge_index[0], graph.edge_index[1]
         vectors = graph.positions[j] - graph.positions[i]
         edge_cell = graph.cell[graph.batch[i]]
         vectors = vectors + torch.einsum("ea,eab->eb", graph.shifts, edge_cell)
-        if (forces or stress) and not vectors.requires_grad:
-            vectors.requires_grad_()
-        atomic_energies = self.network(vectors, graph.types, graph.edge_index)
+        atomic_energies, gradient = self.differentiate(
+            vectors, graph.types, graph.edge_index, forces or stress
+        )
         num_structures = graph.cell.shape[0]
         energy = torch.zeros(
             num_structures, dtype=atomic_energies.dtype, device=atomic_energies.device
@@ -97,7 +97,6 @@ class Potential(nn.Module):
         if forces or stress:
             # dE/dr_ij holds all there is: forces are its divergence over the edges and the
             # virial its first moment (a strain ε moves r_ij to r_ij + r_ij ε).
-            gradient = torch.autograd.grad([energy.sum()], [vectors], create_graph=self.training)[0]
             assert gradient is not None
             if forces:
                 forces_out = (
@@ -121,6 +120,23 @@ class Potential(nn.Module):
         if not self.training:  # the graph behind the energies is gone, or of no use
             energy, atomic_energies = energy.detach(), atomic_energies.detach()
         return Output(energy, atomic_energies, forces_out, stress_out, virial_out)
+
+    def differentiate(
+        self, vectors: Tensor, types: Tensor, edge_index: Tensor, gradient: bool
+    ) -> tuple[Tensor, Optional[Tensor]]:  # noqa: UP045
+        """Return atomic energies, eV, and the gradient of their sum by the edge vectors, eV/Å.
+
+        All that an engine has to provide: see `NequIP.forward` for shapes.
+        """
+        if gradient and not vectors.requires_grad:
+            vectors.requires_grad_()
+        energies = self.network(vectors, types, edge_index)
+        if not gradient:
+            return energies, None
+        # in training mode the derivatives can be differentiated again
+        return energies, torch.autograd.grad(
+            [energies.sum()], [vectors], create_graph=self.training
+        )[0]
 
     @property
     def dtype(self) -> torch.dtype:

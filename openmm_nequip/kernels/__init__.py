@@ -1,0 +1,1 @@
+"""The fused engine: the equivariant convolution without intermediate results in memory."""
