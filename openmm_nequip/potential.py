@@ -190,7 +190,17 @@ class Potential(nn.Module):
     def with_dtype(self, model_dtype: Literal["float32", "float64"]) -> "Potential":
         """Return the same potential with its network in another precision."""
         config = self.config.model_copy(update={"model_dtype": model_dtype})
-        converted = Potential(config, self.metadata)
+        converted = type(self)(config, self.metadata)
+        converted.load_state_dict(self.state_dict())
+        return converted.to(self.device).train(self.training)
+
+    @torch.jit.unused
+    def with_engine(self, engine: Literal["fused", "reference"]) -> "Potential":
+        """Return the same potential on another engine; its weights are copied."""
+        from .kernels.potential import FusedPotential
+
+        kind = FusedPotential if engine == "fused" else Potential
+        converted = kind(self.config, self.metadata)
         converted.load_state_dict(self.state_dict())
         return converted.to(self.device).train(self.training)
 

@@ -14,6 +14,7 @@ from ..nn.convolution import Convolution
 from ..nn.gate import Gate
 from ..nn.linear import EquivariantLinear, SelfConnection
 from ..nn.radial import BesselBasis, ScalarMLP, ScaledDistance
+from ..nn.spline import RadialSpline, evaluate
 from ..nn.zbl import ZBL
 
 #: Sizes of NequIP's foundation models.
@@ -57,6 +58,9 @@ class NequIPConfig(Config):
         Width of the type embedding; ``num_features[0]`` if not given.
     radial_mlp_depth, radial_mlp_width
         Hidden layers of the radial network and their width.
+    radial, radial_intervals
+        ``'exact'`` evaluates the radial network at every edge; with ``'spline'`` the model's radial
+        functions are cubic splines through it, with this number of intervals up to the cutoff.
     num_bessels, bessel_trainable, polynomial_cutoff_p
         Radial basis and envelope.
     avg_num_neighbors
@@ -83,6 +87,8 @@ class NequIPConfig(Config):
     type_embed_num_features: PositiveInt | None = None
     radial_mlp_depth: int = Field(1, ge=0)
     radial_mlp_width: PositiveInt = 128
+    radial: Literal["exact", "spline"] = "exact"
+    radial_intervals: int = Field(128, ge=8)
     num_bessels: PositiveInt = 8
     bessel_trainable: bool = False
     polynomial_cutoff_p: float = Field(6.0, ge=2.0)
@@ -210,6 +216,7 @@ class NequIP(nn.Module):
         self.basis = BesselBasis(
             config.r_max, config.num_bessels, config.bessel_trainable, config.polynomial_cutoff_p
         )
+        self.spline = RadialSpline(config.radial_intervals) if config.radial == "spline" else None
         self.scales = nn.Parameter(
             config.per_type(config.per_type_energy_scales),
             requires_grad=config.per_type_energy_scales_trainable,
@@ -241,19 +248,26 @@ class NequIP(nn.Module):
         i, j = edge_index[0], edge_index[1]
         r = torch.linalg.vector_norm(vectors, dim=1)
         x = self.scaled_distance(r, types[i], types[j])
-        basis = self.basis(x).to(self.dtype)
+        basis = self.basis(x if self.spline is None else self.spline.grid).to(self.dtype)
         harmonics = self.harmonics(vectors).to(self.dtype)
 
         h = self.type_embedding[types]
         norm = self.neighbor_norm[types]
         for layer in self.layers:
-            h = layer(h, norm, harmonics, basis, self.type_embedding, types, edge_index)
+            weights = layer.radial_mlp(basis)  # type: ignore[operator]
+            if self.spline is not None:
+                weights = evaluate(x, self.spline(weights))
+            h = layer(h, norm, harmonics, weights, self.type_embedding, types, edge_index)
 
-        energies = self.readout(h).squeeze(1).double()
-        energies = self.shifts[types] + self.scales[types] * energies
+        energies = self.atomic_energies(h, types)
         if self.zbl is not None:
             energies = energies.index_add(0, i, self.zbl(r, x, types[i], types[j]))
         return energies
+
+    def atomic_energies(self, h: Tensor, types: Tensor) -> Tensor:
+        """Read the energies, eV, ``[N]``, off the features of the last layer, ``[N, dim]``."""
+        energies = self.readout(h).squeeze(1).double()
+        return self.shifts[types] + self.scales[types] * energies
 
 
 class InteractionBlock(nn.Module):
@@ -297,13 +311,16 @@ class InteractionBlock(nn.Module):
         h: Tensor,
         norm: Tensor,
         harmonics: Tensor,
-        basis: Tensor,
+        weights: Tensor,
         type_attributes: Tensor,
         types: Tensor,
         edge_index: Tensor,
     ) -> Tensor:
-        """Update the features ``[N, dim]``; see `NequIP.forward` for the other arguments."""
-        weights = self.radial_mlp(basis)
+        """Update the features ``[N, dim]``.
+
+        `norm` normalises them as they are sent, `weights` are those of the convolution; see
+        `NequIP.forward` for the other arguments.
+        """
         messages = self.convolution(self.linear_1(h) * norm, harmonics, weights, edge_index)
         out = self.linear_2(messages)
         if self.self_connection is not None:

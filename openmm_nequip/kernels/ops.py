@@ -6,6 +6,7 @@ where neither works. All are deterministic: no atomic operations, every sum in a
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -98,20 +99,13 @@ def radial_convolution_backward(
     )
 
 
+@cache
 def backend(device_type: str) -> ModuleType:
     """Return the module that computes on this type of device."""
-    if device_type == "cpu" and find_spec("numba"):
-        return _import("numba_backend")
-    if device_type == "cuda" and find_spec("triton"):
-        return _import("triton_backend")
+    name = {"cpu": "numba", "cuda": "triton"}.get(device_type)
+    if name and find_spec(name) and find_spec(f"{__package__}.{name}_backend"):
+        return import_module(f".{name}_backend", __package__)
     return torch_backend
-
-
-@cache
-def _import(name: str) -> ModuleType:
-    from importlib import import_module
-
-    return import_module(f".{name}", __package__)
 
 
 def _implementation(name: str) -> Callable[..., Any]:

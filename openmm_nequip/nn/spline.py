@@ -80,7 +80,11 @@ def _interval(x: Tensor, num_intervals: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def evaluate(x: Tensor, coefficients: Tensor, slope: bool = False) -> Tensor:
     """Evaluate W splines, or their slopes, at x, ``[E]``; returns ``[E, W]``."""
-    cell, values = (locate_slope if slope else locate)(x, coefficients.shape[0] - 3)
+    num_intervals = coefficients.shape[0] - 3
+    if slope:
+        cell, values = locate_slope(x, num_intervals)
+    else:
+        cell, values = locate(x, num_intervals)
     values = values.to(coefficients.dtype)
     out = values[:, 0:1] * coefficients[cell]
     for k in range(1, 4):

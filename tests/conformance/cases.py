@@ -72,6 +72,14 @@ CASES = {
         polynomial_cutoff_p=5,
         cutoffs={("H", "H"): 2.5, ("C", "O"): 3.0, ("O", "C"): 3.0},
     ),
+    "l2-spline": nequip(
+        num_layers=2,
+        l_max=2,
+        parity=False,
+        num_features=[5, 3, 4],
+        radial="spline",
+        radial_intervals=48,
+    ),
     "l3-parity": nequip(
         num_layers=2, l_max=3, num_features=[6, 4, 2, 2], radial_mlp_depth=2, num_bessels=5
     ),
@@ -79,7 +87,10 @@ CASES = {
 }
 
 #: A new engine is one more entry: it turns a `Potential` into the one that is evaluated.
-ENGINES: dict[str, Callable[[Potential], Potential]] = {"reference": lambda potential: potential}
+ENGINES: dict[str, Callable[[Potential], Potential]] = {
+    "reference": lambda potential: potential,
+    "fused": lambda potential: potential.with_engine("fused"),
+}
 
 
 def build(case: str, dtype: str = "float64", engine: str = "reference") -> Potential:
