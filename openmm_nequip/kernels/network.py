@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ..architectures.nequip import InteractionBlock, NequIP
-from ..nn.spline import RadialSpline, evaluate
+from ..nn.spline import RadialSpline
 from . import ops
 from .edges import Edges
 from .form import form_key
+from .spline_ops import spline
 
 
 def forward(
@@ -58,7 +59,7 @@ def forward(
         else:
             weights = layer.radial_mlp(basis)
             if network.spline is not None:
-                weights = evaluate(x, network.spline(weights))
+                weights = spline(x, network.spline(weights))
             messages = ops.convolution(sent, harmonics, weights, edges, key)
         out = layer.linear_2(messages)
         if layer.self_connection is not None:
