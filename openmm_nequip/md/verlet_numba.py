@@ -1,0 +1,170 @@
+"""Verlet lists on CPU: what every step needs is compiled."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+from vesin import NeighborList
+
+from .verlet import FARTHEST, SKIN, Neighbors, VerletList
+
+_PARALLEL = 50_000  # candidates; fewer are not worth waking other threads
+
+
+class NumbaVerletList(VerletList):
+    """A list in compiled code; its results are the same for any number of threads."""
+
+    def __init__(self, r_max: float):
+        super().__init__(r_max)
+        self._finder = NeighborList(cutoff=r_max + SKIN, full_list=True)
+
+    def _search(self, positions: Tensor) -> None:
+        self._finder.n_threads = torch.get_num_threads()
+        found = self._finder.compute(
+            positions.numpy(), self._built_box, self._periodic, "PS", copy=False
+        )
+        self._take(positions, *found)
+
+    def _take(self, positions: Tensor, pairs: Any, shifts: Any) -> None:
+        self._start, self._senders, self._shifts = _sort(
+            pairs.astype(np.int64), shifts, len(positions)
+        )
+        self._built = positions.numpy().copy()
+
+    def _carry(self, stretch: np.ndarray) -> None:
+        self._reference = self._built @ stretch
+        self._translations = self._shifts @ self._box
+        self._points = np.empty_like(self._built)
+
+    def _follow(self, positions: Tensor) -> bool:
+        return _track(
+            positions.numpy(), self._reference, self._box, self._inverse, self._periodic,
+            self._allowed, self._points,
+        )  # fmt: skip
+
+    def _select(self) -> Neighbors:
+        candidates = self._start, self._senders, self._translations, self.r_max
+        many = len(self._senders) > _PARALLEL and torch.get_num_threads() > 1
+        arrays = (_select_parallel if many else _select)(self._points, *candidates)
+        return Neighbors(*(torch.from_numpy(array) for array in arrays))
+
+
+@njit(cache=True, nogil=True)
+def _sort(pairs: Any, shifts: Any, num_atoms: int) -> Any:
+    """Sort by receiver, then sender: twice by counting."""
+    num = len(pairs)
+    order = np.arange(num)
+    for column in (1, 0):
+        start = np.zeros(num_atoms + 1, np.int64)
+        for e in range(num):
+            start[pairs[e, column] + 1] += 1
+        for a in range(num_atoms):
+            start[a + 1] += start[a]
+        place = start.copy()
+        previous = order
+        order = np.empty(num, np.int64)
+        for e in previous:
+            a = pairs[e, column]
+            order[place[a]] = e
+            place[a] += 1
+    senders = np.empty(num, np.int64)
+    sorted_shifts = np.empty((num, 3), np.int32)
+    for k in range(num):
+        e = order[k]
+        senders[k] = pairs[e, 1]
+        for axis in range(3):
+            sorted_shifts[k, axis] = shifts[e, axis]
+    return start, senders, sorted_shifts
+
+
+@njit(cache=True, nogil=True)
+def _track(
+    positions: Any, reference: Any, box: Any, inverse: Any, periodic: Any, allowed: float, out: Any
+) -> bool:
+    """Undo jumps by lattice vectors; return whether all displacements are small (NaN is not)."""
+    for a in range(len(positions)):
+        for k in range(3):
+            out[a, k] = positions[a, k]
+        for axis in range(3):
+            if periodic[axis]:
+                jump = 0.0
+                for k in range(3):
+                    jump += (positions[a, k] - reference[a, k]) * inverse[k, axis]
+                jump = np.rint(jump)
+                if jump != 0.0:
+                    if not abs(jump) < FARTHEST:
+                        return False
+                    for k in range(3):
+                        out[a, k] -= jump * box[axis, k]
+        distance = 0.0
+        for k in range(3):
+            distance += (out[a, k] - reference[a, k]) ** 2
+        if not distance <= allowed * allowed:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _count(i: int, points: Any, start: Any, senders: Any, translations: Any, r_max: float) -> int:
+    near = senders[start[i] : start[i + 1]]
+    by = translations[start[i] : start[i + 1]]
+    number = 0
+    for c in range(len(near)):
+        j = np.uintp(near[c])  # unsigned: no question whether to count from the end
+        x = points[j, 0] + by[c, 0] - points[i, 0]
+        y = points[j, 1] + by[c, 1] - points[i, 1]
+        z = points[j, 2] + by[c, 2] - points[i, 2]
+        number += x * x + y * y + z * z < r_max * r_max
+    return number
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _fill(
+    i: int, points: Any, start: Any, senders: Any, translations: Any, r_max: float,
+    first: Any, vectors: Any, receivers: Any, chosen: Any,
+) -> None:  # fmt: skip
+    near = senders[start[i] : start[i + 1]]
+    by = translations[start[i] : start[i + 1]]
+    e, end = np.uintp(first[i]), np.uintp(first[i + 1])
+    for c in range(len(near)):
+        if e == end:
+            break
+        # what is too far is overwritten by the next one: no branch that cannot be predicted
+        j = np.uintp(near[c])
+        x = points[j, 0] + by[c, 0] - points[i, 0]
+        y = points[j, 1] + by[c, 1] - points[i, 1]
+        z = points[j, 2] + by[c, 2] - points[i, 2]
+        vectors[e, 0], vectors[e, 1], vectors[e, 2] = x, y, z
+        receivers[e] = i
+        chosen[e] = near[c]
+        e += np.uintp(x * x + y * y + z * z < r_max * r_max)
+
+
+@njit(cache=True, nogil=True)
+def _select(points: Any, start: Any, senders: Any, translations: Any, r_max: float) -> Any:
+    n = len(points)
+    first = np.zeros(n + 1, np.int64)
+    for i in range(n):
+        first[i + 1] = first[i] + _count(i, points, start, senders, translations, r_max)
+    vectors = np.empty((first[n], 3))
+    receivers, chosen = np.empty(first[n], np.int64), np.empty(first[n], np.int64)
+    for i in range(n):
+        _fill(i, points, start, senders, translations, r_max, first, vectors, receivers, chosen)
+    return vectors, receivers, chosen, first
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _select_parallel(points: Any, start: Any, senders: Any, translations: Any, r_max: float) -> Any:
+    n = len(points)
+    first = np.zeros(n + 1, np.int64)
+    for i in prange(n):
+        first[i + 1] = _count(i, points, start, senders, translations, r_max)
+    for i in range(n):
+        first[i + 1] += first[i]
+    vectors = np.empty((first[n], 3))
+    receivers, chosen = np.empty(first[n], np.int64), np.empty(first[n], np.int64)
+    for i in prange(n):
+        _fill(i, points, start, senders, translations, r_max, first, vectors, receivers, chosen)
+    return vectors, receivers, chosen, first
