@@ -108,6 +108,11 @@ def backend(device_type: str) -> ModuleType:
     return torch_backend
 
 
+def is_compiled(device_type: str) -> bool:
+    """Return whether the operators are compiled on this type of device, not plain PyTorch."""
+    return backend(device_type) is not torch_backend
+
+
 def _implementation(name: str) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         tensors, edges, key = args[:-7], Edges(*args[-7:-1]), args[-1]

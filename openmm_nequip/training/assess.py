@@ -12,6 +12,7 @@ from ..data.fingerprint import fingerprint
 from ..data.readers import read_frames
 from ..errors import InputError
 from . import plots
+from .engine import with_engine
 from .evaluation import describe, errors, evaluation_batches, predict
 
 
@@ -58,7 +59,8 @@ def assess(model: str | Path, data: Path, output: Path, **reading: Any) -> dict[
     if not any(labels.values()):
         raise InputError(f"{data} has no energies, forces or stresses to compare with")
     print(frames.summary(), flush=True)
-    potential.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    potential = with_engine(potential, "auto", device).to(device)
     dataset = FrameDataset(frames, potential.elements, potential.r_max)
     predictions = predict(
         potential, evaluation_batches(dataset), labels["forces"], labels["stress"]

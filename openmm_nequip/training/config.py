@@ -167,6 +167,9 @@ class TrainingConfig(Config):
     fine_tune_shifts
         Whether fine-tuning keeps the energy shifts of that model or estimates them from the data,
         as is needed for another level of theory.
+    engine
+        ``'fused'``: the compiled kernels; ``'reference'``: plain PyTorch, the same function;
+        ``'auto'``: the kernels where they can be compiled (Numba on CPUs, Triton on GPUs).
     accelerator, devices, num_nodes, strategy
         As for Lightning's `Trainer`.
     num_threads
@@ -196,6 +199,7 @@ class TrainingConfig(Config):
     checkpoint_minutes: PositiveFloat = 5.0
     fine_tune_from: str | None = None
     fine_tune_shifts: Literal["keep", "estimate"] = "keep"
+    engine: Literal["auto", "fused", "reference"] = "auto"
     accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
     devices: PositiveInt | Literal["auto"] = 1
     num_nodes: PositiveInt = 1

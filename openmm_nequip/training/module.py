@@ -69,6 +69,10 @@ class PotentialModule(LightningModule):
         self.sums += sums
         return world_size * self.loss.total(terms.penalty, sums[2])
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate by the weights, and not by the edge vectors that forces made variables."""
+        loss.backward(inputs=[p for p in self.potential.parameters() if p.requires_grad])
+
     def configure_optimizers(self) -> Optimizer:
         """Return Adam or AdamW; the learning rate is set by the loop before every step."""
         config = self.config

@@ -29,6 +29,7 @@ from ..versions import versions
 from .config import TrainConfig
 from .display import Display
 from .ema import EMA
+from .engine import set_num_threads, with_engine
 from .evaluation import Predictions, evaluation_batches, gather, predict
 from .finish import finish
 from .loop import Interrupted, TrainingLoop
@@ -80,13 +81,14 @@ def train(config: TrainConfig, output: Path) -> Path:
 
 
 def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
-    torch.set_num_threads(_num_threads(config))
+    set_num_threads(_num_threads(config))
     say = _say if first else _say_nothing
     preparation = Preparation(config)
     cache = folder.path / "cache"
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
     sets = load_sets(reader, config.seed)
     potential, statistics = preparation.build(sets)
+    potential = with_engine(potential, config.training.engine, _device_type(config))
     for note in statistics.notes:
         say(f"note: {note}")
     config = _resolve(config, potential, sets.sizes)
@@ -181,11 +183,8 @@ def _assemble(
         folder,
         display,
     )
-    accelerator = training.accelerator
-    if accelerator == "auto":  # not Apple's GPUs, which have no float64
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(
-        accelerator=accelerator,
+        accelerator=_device_type(config),
         devices=training.devices,
         num_nodes=training.num_nodes,
         strategy=training.strategy,
@@ -236,6 +235,13 @@ def _num_threads(config: TrainConfig) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = config.training.devices
     return max(1, (cores or 1) // (devices if isinstance(devices, int) else 1))
+
+
+def _device_type(config: TrainConfig) -> str:
+    accelerator = config.training.accelerator
+    if accelerator == "auto":  # not Apple's GPUs, which have no float64
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cpu" if accelerator == "cpu" else "cuda"
 
 
 def _is_first_process() -> bool:

@@ -22,6 +22,7 @@ CHANGEABLE = (
     "training.early_stopping",
     "training.val_interval",
     "training.checkpoint_minutes",
+    "training.engine",
     "training.accelerator",
     "training.devices",
     "training.num_nodes",

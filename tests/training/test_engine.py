@@ -1,0 +1,129 @@
+"""Training on the fused engine: the same potential, bit by bit reproducible."""
+
+import csv
+from pathlib import Path
+
+import numba
+import pytest
+import torch
+
+import openmm_nequip
+from openmm_nequip.architectures.nequip import NequIPConfig
+from openmm_nequip.data.dataset import FrameDataset
+from openmm_nequip.data.readers import read_frames
+from openmm_nequip.kernels import ops
+from openmm_nequip.kernels.potential import FusedPotential
+from openmm_nequip.potential import Potential
+from openmm_nequip.training import run
+from openmm_nequip.training.ema import EMA
+from openmm_nequip.training.engine import set_num_threads, with_engine
+from openmm_nequip.training.evaluation import evaluation_batches, predict
+from openmm_nequip.training.run import train
+
+from .conftest import TINY
+from .test_train import config
+
+
+@pytest.fixture(autouse=True)
+def numba_threads():
+    before = numba.get_num_threads()
+    yield
+    numba.set_num_threads(before)
+
+
+def logged(output: Path, *names: str) -> list[list[float]]:
+    with (output / "log.csv").open() as file:
+        return [[float(row[name]) for name in names] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("radial", ["exact", "spline"])
+def test_engines_have_the_same_loss_curve(tmp_path, cluster_file, radial):
+    curves = []
+    for engine in ("reference", "fused"):
+        settings = config(
+            cluster_file,
+            {"engine": engine, "max_epochs": 3, "val_interval": 1},
+            model={"model_dtype": "float64", "radial": radial},
+        )
+        train(settings, tmp_path / engine)
+        curves.append(logged(tmp_path / engine, "train_loss", "val_loss"))
+    assert len(curves[0]) == 3
+    assert curves[1][-1][1] < curves[1][0][1]
+    for one, two in zip(*curves, strict=True):
+        assert two == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.parametrize("radial", ["exact", "spline"])
+def test_same_bits_again_and_for_any_number_of_threads(tmp_path, cluster_file, radial, monkeypatch):
+    settings = config(cluster_file, {"engine": "fused"}, model={"radial": radial})
+    weights = []
+    for k, threads in enumerate((1, 1, numba.config.NUMBA_NUM_THREADS)):
+        monkeypatch.setattr(run, "set_num_threads", lambda _, n=threads: numba.set_num_threads(n))
+        path = train(settings, tmp_path / str(k))
+        weights.append(openmm_nequip.load(path).state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+        assert torch.equal(tensor, weights[2][name]), name
+
+
+def test_engine_is_chosen_by_what_can_be_compiled(monkeypatch, cluster_file, tmp_path):
+    used = []
+    original = run.with_engine
+
+    def note(*arguments):
+        used.append(original(*arguments))
+        return used[-1]
+
+    monkeypatch.setattr(run, "with_engine", note)
+    train(config(cluster_file, {"max_epochs": 1}), tmp_path / "auto")
+    train(config(cluster_file, {"max_epochs": 1, "engine": "reference"}), tmp_path / "reference")
+    assert [type(potential) for potential in used] == [FusedPotential, Potential]
+
+    potential = used[0]
+    assert type(with_engine(potential, "auto", "cpu")) is FusedPotential
+    monkeypatch.setattr(ops, "is_compiled", lambda device_type: False)
+    assert type(with_engine(potential, "auto", "cpu")) is Potential
+    assert type(with_engine(potential, "fused", "cpu")) is FusedPotential
+
+
+def test_evaluation_sees_weights_that_change_in_place(cluster_file):
+    """The tables of evaluation are kept; averages come and go, a fused Adam leaves no trace."""
+    torch.manual_seed(0)
+    frames = read_frames(cluster_file)[:4]
+    architecture = NequIPConfig(**TINY, type_names=["Cu", "Au"], avg_num_neighbors=3.0)
+    reference = Potential(architecture)
+    fused = reference.with_engine("fused")
+    batches = list(evaluation_batches(FrameDataset(frames, ["Cu", "Au"], TINY["r_max"])))
+
+    def check() -> torch.Tensor:
+        reference.load_state_dict(fused.state_dict())
+        found, expected = (predict(p, batches).output.forces for p in (fused, reference))
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+        return found
+
+    ema = EMA(fused, 0.5)
+    first = check()
+    optimizer = torch.optim.Adam(fused.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        graph, _targets = batches[0]
+        fused.train()(graph).forces.square().sum().backward()
+        optimizer.step()
+        ema.update()
+    second = check()
+    with ema.applied():
+        third = check()
+    fourth = check()
+    assert (second - first).abs().max() > 1e-2 * first.abs().max()
+    assert (third - second).abs().max() > 1e-2 * first.abs().max()
+    assert torch.equal(second, fourth)
+
+
+def test_threads_are_set_for_both():
+    before = torch.get_num_threads()
+    try:
+        set_num_threads(1)
+        assert torch.get_num_threads() == numba.get_num_threads() == 1
+        set_num_threads(1000)
+        assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+    finally:
+        torch.set_num_threads(before)
