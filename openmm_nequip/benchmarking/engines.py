@@ -94,7 +94,7 @@ class NequIP(Engine):
 
     def read(self, output: Any) -> Evaluation:
         return Evaluation(
-            float(output["total_energy"]), output["forces"].detach().cpu().double().numpy()
+            float(output["total_energy"].detach()), output["forces"].detach().cpu().double().numpy()
         )
 
 

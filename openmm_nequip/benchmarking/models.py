@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -216,6 +217,7 @@ def nequip_state() -> Iterator[None]:
     from nequip.utils.global_state import set_global_state
 
     dtype = torch.get_default_dtype()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     try:
         with isolate_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

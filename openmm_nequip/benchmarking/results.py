@@ -185,12 +185,15 @@ def _edges(row: dict[str, Any]) -> str:
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
     """Say for each reason what was not measured for it."""
-    found: dict[str, list[str]] = {}
+    cases: dict[tuple[str, str], list[str]] = {}  # by engine and reason
     for row in rows:
         if row["status"] != "measured":
-            what = f"{row['engine']} ({row['model']}, {row['atoms']:,} atoms)"
-            found.setdefault(f"{row['status']}: {row['reason']}", []).append(what)
-    return [f"{', '.join(what)} {reason}" for reason, what in found.items()]
+            key = row["engine"], f"{row['status']}: {row['reason']}"
+            cases.setdefault(key, []).append(f"{row['model']} at {row['atoms']:,} atoms")
+    engines: dict[tuple[str, str], list[str]] = {}  # by reason and cases
+    for (engine, reason), what in cases.items():
+        engines.setdefault((reason, ", ".join(what)), []).append(engine)
+    return [f"{'; '.join(who)} ({what}) {reason}" for (reason, what), who in engines.items()]
 
 
 def _timing(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
@@ -221,10 +224,10 @@ def _training(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     return [*_timing(row, rows), f"{row['details']['frames_per_second']:.3g}"]
 
 
-_TIMES = ["ms", "quartiles", "× fastest"]
+_TIMES = ["ms", "quartiles", "×"]
 _WRITERS: dict[str, tuple[list[str], Any]] = {
-    "energy": ([*_TIMES, "µs per atom"], _energy),
-    "md": ([*_TIMES, "ns/day at 0.5 fs"], _md),
+    "energy": ([*_TIMES, "µs/atom"], _energy),
+    "md": ([*_TIMES, "ns/day"], _md),
     "memory": (["peak MB", "MB before"], _memory),
     "training": (["ms per step", *_TIMES[1:], "frames/s"], _training),
 }

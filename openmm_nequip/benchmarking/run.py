@@ -1,7 +1,6 @@
 """A whole benchmark: what is measured, and in which order."""
 
 import contextlib
-import logging
 import os
 import time
 import warnings
@@ -155,8 +154,6 @@ def run(
 def _quiet() -> Iterator[None]:
     """Silence what the peers say about their own installation."""
     os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")
-    for name in ("lightning.pytorch", "lightning.fabric", "torch._inductor"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -101,6 +102,8 @@ def benchmark(
     folder = output or Path(time.strftime("benchmark-%Y%m%d-%H%M%S"))
 
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:  # a file has room for wide tables
+        console.width = 120
     document = run(
         settings,
         folder,
@@ -109,9 +112,9 @@ def benchmark(
         stage=lambda text: console.print(f"[bold]{escape(text)}[/]"),
     )
     for text in tables(document):
-        table = Table(title=text.title, title_justify="left", title_style="bold")
+        table = Table(title=text.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for name, numeric in zip(text.columns, text.numeric, strict=True):
-            table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for cells in text.rows:
             table.add_row(*(escape(cell) for cell in cells))
         console.print(table)
