@@ -7,6 +7,7 @@ from .machine import available_memory
 
 _SHARE = 0.25  # largest part of the time that one engine may take on one case
 _MEMORY = 0.8  # largest part of the memory that may be used
+_TELLING = 2000  # edges; below, overheads that do not grow with the case take most of the time
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Forecast:
         self._seen: dict[str, tuple[int, float, int]] = {}
 
     def note(self, engine: str, size: int, seconds: float, memory: int = 0) -> None:
-        """Remember what one call took on a case of `size` (edges or atoms)."""
+        """Remember what one call took on a case of `size` edges."""
         self._seen[engine] = (size, seconds, memory)
 
     def objection(self, engine: str, size: int, calls: int) -> str:
@@ -46,6 +47,8 @@ class Forecast:
         if engine not in self._seen:
             return ""
         seen_size, seen_seconds, seen_memory = self._seen[engine]
+        if seen_size < min(size, _TELLING):
+            return ""
         seconds = seen_seconds * size / seen_size
         memory = seen_memory * size / seen_size
         limit = min(left, _SHARE * self.budget.seconds)

@@ -96,7 +96,7 @@ def _forecast_from_small(model: Model, ready: dict[str, Engine], forecast: Forec
         try:
             call = engine.prepare(sample)
             call()
-            forecast.note(name, edges, stopwatch(call), memory_of_call(call))
+            forecast.note(name, edges, *cost_of_call(call))
         except Exception:
             continue  # reported with the cases themselves
 
@@ -123,7 +123,7 @@ def _measure_case(
         elif reason := forecast.objection(name, edges, repeats + 2):
             row.status, row.reason = "skipped", reason
         else:
-            _enter(case, row, ready[name], sample, forecast)
+            _enter(case, row, ready[name], sample, repeats, forecast)
     seconds = alternate(case.calls, repeats, case.times)
     for name, row in case.rows.items():
         row.seconds = seconds.get(name, [])
@@ -138,7 +138,9 @@ def _expect(case: _Case, model: Model, sample: Any) -> None:
     case.scale = float(output.atomic_energies.abs().sum())
 
 
-def _enter(case: _Case, row: Row, engine: Engine, sample: Any, forecast: Forecast) -> None:
+def _enter(
+    case: _Case, row: Row, engine: Engine, sample: Any, repeats: int, forecast: Forecast
+) -> None:
     """Call an engine for the first time, check its numbers, and let it take part."""
     name, edges = row.engine, row.edges or 1
     outputs: list[Any] = []
@@ -150,8 +152,7 @@ def _enter(case: _Case, row: Row, engine: Engine, sample: Any, forecast: Forecas
             raise Disagreement("forces are not finite")
         if engine.same_weights and case.expected is not None:
             row.details["relative_difference"] = compare(case.expected, found, case.scale)
-        memory = memory_of_call(call)
-        once = stopwatch(call)
+        once, memory = cost_of_call(call)
     except Disagreement as error:
         row.status, row.reason = "disagrees", str(error)
         return
@@ -159,7 +160,7 @@ def _enter(case: _Case, row: Row, engine: Engine, sample: Any, forecast: Forecas
         row.status, row.reason = "failed", describe(error)
         return
     forecast.note(name, edges, once, memory)
-    if reason := forecast.objection(name, edges, 1):
+    if reason := forecast.objection(name, edges, repeats):
         row.status, row.reason = "skipped", reason
         return
     case.calls[name] = call
@@ -169,9 +170,12 @@ def _enter(case: _Case, row: Row, engine: Engine, sample: Any, forecast: Forecas
         row.details["note"] = engine.note
 
 
-def memory_of_call(call: Call) -> int:
-    """Return by how many bytes a call raises the resident memory at its peak (0 if not known)."""
+def cost_of_call(call: Call) -> tuple[float, int]:
+    """Return the seconds of a call, and the bytes by which it raises the resident memory.
+
+    The bytes are those at the peak; 0 where they are not known.
+    """
     before = memory_of_process("VmRSS")
     reset_peak()
-    call()
-    return max(0, memory_of_process("VmHWM") - before)
+    seconds = stopwatch(call)
+    return seconds, max(0, memory_of_process("VmHWM") - before)

@@ -160,7 +160,7 @@ class MACE(Engine):
         return self.timed(lambda: self.network(dict(data), compute_force=True))
 
     def read(self, output: Any) -> Evaluation:
-        return Evaluation(float(output["energy"]), output["forces"].detach().cpu().numpy())
+        return Evaluation(float(output["energy"].detach()), output["forces"].detach().cpu().numpy())
 
 
 class MACEMedium(MACE):

@@ -160,11 +160,12 @@ def _forecast_from_small(
     forecast: Forecast,
 ) -> None:
     sample = model.sample(_SMALL)
+    edges = model.graph(sample).edge_index.shape[1]
     for name, make in makers.items():
         try:
             run = _Run(make(sample), sample, platform)
             run.step(2)
-            forecast.note(name, _SMALL, stopwatch(run.step))
+            forecast.note(name, edges, stopwatch(run.step))
         except Exception:
             continue  # reported with the cases themselves
 
@@ -192,7 +193,7 @@ def _measure_case(
         if name in problems:
             row.status, row.reason = problems[name]
             continue
-        if reason := forecast.objection(name, len(sample.frame), repeats + 3):
+        if reason := forecast.objection(name, edges, repeats + 3):
             row.status, row.reason = "skipped", reason
             continue
         try:
@@ -211,7 +212,10 @@ def _measure_case(
             row.status = "disagrees"
             row.reason = f"forces differ from the first engine's by {difference:.1e} (relative)"
             continue
-        forecast.note(name, len(sample.frame), once)
+        forecast.note(name, edges, once)
+        if reason := forecast.objection(name, edges, repeats):
+            row.status, row.reason = "skipped", reason
+            continue
         steps[name] = calls_per_repeat(once, _SHORTEST)
         calls[name] = _stepper(run, steps[name])
     # the steps of one repeat are taken in one call of OpenMM

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from .budget import Budget, Forecast
-from .energy import describe, memory_of_call
+from .energy import cost_of_call, describe
 from .engines import ENGINES
 from .machine import memory_of_process, reset_peak
 from .models import Unavailable, make_model
@@ -75,7 +75,7 @@ def _evaluate(engine_name: str, model_name: str, atoms: int, device: str, left: 
     call = engine.prepare(small)
     call()
     forecast = Forecast(Budget(left))
-    forecast.note(engine_name, edges[0], stopwatch(call), memory_of_call(call))
+    forecast.note(engine_name, edges[0], *cost_of_call(call))
     answer: dict[str, Any] = {"edges": edges[1]}
     if reason := forecast.objection(engine_name, edges[1], 1):
         return {**answer, "status": "skipped", "reason": reason}

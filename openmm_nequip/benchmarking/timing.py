@@ -32,7 +32,7 @@ def alternate(
     Parameters
     ----------
     calls
-        What to time, by name; all are called once, untimed, to begin with.
+        What to time, by name; they have been called before.
     repeats
         Rounds.
     times
@@ -43,8 +43,6 @@ def alternate(
     dict
         Seconds per call in each repeat, by name.
     """
-    for call in calls.values():
-        call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

@@ -101,7 +101,7 @@ def test_repeats_alternate():
     order = []
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
     seconds = alternate(calls, repeats=3, times={"a": 1, "b": 2, "c": 1})
-    assert "".join(order) == "abc" + 3 * "abbc"
+    assert "".join(order) == 3 * "abbc"
     assert {name: len(values) for name, values in seconds.items()} == dict.fromkeys("abc", 3)
 
 
@@ -126,11 +126,14 @@ def test_only_steps_within_an_epoch_after_the_first_count():
 def test_what_does_not_fit_is_refused_with_a_reason():
     budget = forecast(100.0)
     assert budget.objection("slow", 1000, 5) == ""  # nothing known yet
-    budget.note("slow", 1000, seconds=1.0, memory=10**6)
-    assert budget.objection("slow", 5000, 4) == ""  # 20 s of 25
-    assert "about 5 s a call, 30 s in all" in budget.objection("slow", 5000, 6)
-    budget.note("large", 1000, seconds=1e-6, memory=10**9)
+    budget.note("slow", 10_000, seconds=1.0, memory=10**6)
+    assert budget.objection("slow", 50_000, 4) == ""  # 20 s of 25
+    assert "about 5 s a call, 30 s in all" in budget.objection("slow", 50_000, 6)
+    budget.note("large", 10_000, seconds=1e-6, memory=10**9)
     assert "GB of memory" in budget.objection("large", 10**9, 1)
+    budget.note("small", 100, seconds=1.0)  # says little about large cases
+    assert budget.objection("small", 10_000, 5) == ""
+    assert "30 s in all" in budget.objection("small", 100, 30)
     assert "is used up" in forecast(0.0).objection("slow", 1, 1)
 
 
