@@ -79,7 +79,7 @@ def add_force(
         offset = float(isolated_energies(potential)[list(types)].sum())
     settings = ForceSettings(
         kind, list(types), None if atoms is None else list(atoms), periodic, offset, interpolate,
-        options.device,
+        options.device, options.engine,
     )  # fmt: skip
     force = build_force(settings, to_bytes(potential))
     force.setForceGroup(force_group)

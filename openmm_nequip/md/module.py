@@ -10,6 +10,15 @@ from ..data.graph import Graph
 from ..potential import Potential
 from ..units import KJ_PER_MOL, KJ_PER_MOL_NM, NM
 
+_BLOWN_UP = (
+    "NequIP: a position is NaN or infinite: the simulation has blown up; "
+    "minimise the energy first, or use a shorter time step"
+)
+_TOO_NARROW = (
+    "NequIP: the periodic box has become narrower than twice the cutoff of the "
+    "potential; use a larger system"
+)
+
 
 class OpenMMModule(nn.Module):
     """Energy and forces of some of a System's atoms; scriptable by TorchScript.
@@ -51,6 +60,7 @@ class OpenMMModule(nn.Module):
         self.nm = NM
         self.kj_per_mol = KJ_PER_MOL
         self.kj_per_mol_nm = KJ_PER_MOL_NM
+        self.blown_up, self.too_narrow = _BLOWN_UP, _TOO_NARROW
 
     def forward(
         self,
@@ -86,12 +96,7 @@ class OpenMMModule(nn.Module):
             forces = torch.zeros_like(positions).index_copy(0, rows, own_forces)
         else:
             energy, forces = self.evaluate(positions, box)
-        if scale is not None:
-            # as a number, so that OpenMM's dE/dλ goes through the scale only: TorchScript may
-            # lose a `detach`
-            energy = scale.reshape([]).to(torch.float64) * float(energy)
-            forces = forces * float(scale)
-        return energy, forces.contiguous()
+        return scaled(energy, forces, scale)
 
     @torch.jit.export
     def evaluate(
@@ -114,18 +119,12 @@ class OpenMMModule(nn.Module):
             )
         points = positions.detach().to(self.types.device, torch.float64) / self.nm
         if not bool(torch.isfinite(points).all()):
-            raise RuntimeError(
-                "NequIP: a position is NaN or infinite: the simulation has blown up; "
-                "minimise the energy first, or use a shorter time step"
-            )
+            raise RuntimeError(self.blown_up)
         cell = torch.zeros([3, 3], dtype=torch.float64, device=points.device)
         if box is not None:
             cell = box.detach().to(points.device, torch.float64) / self.nm
             if float(box_widths(cell).min()) < 2 * self.r_max:
-                raise RuntimeError(
-                    "NequIP: the periodic box has become narrower than twice the cutoff of the "
-                    "potential; use a larger system"
-                )
+                raise RuntimeError(self.too_narrow)
         neighbors = NeighborList(self.r_max, True, True).compute(points, cell, self.periodic, "ijS")
         graph = Graph(
             positions=points,
@@ -140,6 +139,20 @@ class OpenMMModule(nn.Module):
         assert forces is not None
         energy = (output.energy[0] - self.energy_offset) * self.kj_per_mol
         return energy, (forces * self.kj_per_mol_nm).to(positions.device, positions.dtype)
+
+
+def scaled(
+    energy: Tensor,
+    forces: Tensor,
+    scale: Optional[Tensor],  # noqa: UP045
+) -> tuple[Tensor, Tensor]:
+    """Multiply both by the factor of an interpolation, if there is one."""
+    if scale is not None:
+        # as a number, so that OpenMM's dE/dλ goes through the scale only: TorchScript may
+        # lose a `detach`
+        energy = scale.reshape([]).to(torch.float64) * float(energy)
+        forces = forces * float(scale)
+    return energy, forces.contiguous()
 
 
 def box_widths(box: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ import torch
 from openmm.app import Topology
 
 from ..errors import InputError, did_you_mean
+from ..kernels.engine import ENGINES, choose_engine
 from ..potential import Potential
 from .probe import KINDS
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "precision": (None, "single", "double"),
     "force": ("auto", *KINDS),
-    "engine": ("auto", "reference"),
+    "engine": ENGINES,
     "returnEnergyType": ("energy", "interaction_energy"),
 }
 
@@ -55,10 +56,6 @@ class ForceOptions:
                 if name not in known:
                     raise InputError(f"unknown keyword '{name}'{did_you_mean(name, known)}")
         options = cls(**{name: keywords[name] for name in names if name in keywords})
-        if options.engine == "fused":
-            raise InputError(
-                "engine='fused' is not part of this version; use engine='reference' or 'auto'"
-            )
         for name, allowed in _CHOICES.items():
             value = getattr(options, name)
             if value not in allowed:
@@ -68,6 +65,7 @@ class ForceOptions:
                 )
         if options.device is not None:
             options.device = _usable_device(options.device)
+        choose_engine(options.engine, options.device)
         return options
 
 

@@ -23,9 +23,8 @@ class Computation:
         self.settings = settings
         self.model_file = model_file
         self.subset = settings.atoms is not None and hasattr(openmm.PythonForce, "setParticles")
-        self.module = settings.module(model_file, whole_system=not self.subset)
-        self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.module.to(self.device)
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.module = settings.module(model_file, whole_system=not self.subset, device=device)
 
     def __call__(self, state: openmm.State, positions: Tensor | None = None) -> tuple[Any, Any]:
         """Return energy, kJ/mol, and forces, kJ/mol/nm.

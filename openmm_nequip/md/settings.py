@@ -5,6 +5,9 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
+from ..kernels.engine import choose_engine
 from ..modelfile import load_file
 from ..potential import Potential
 from .module import OpenMMModule
@@ -33,6 +36,8 @@ class ForceSettings:
         Whether the global parameter `LAMBDA` scales energy and forces.
     device
         Where torch computes; `None` chooses.
+    engine
+        ``'auto'``, ``'fused'`` or ``'reference'``.
     """
 
     kind: str
@@ -42,6 +47,7 @@ class ForceSettings:
     energy_offset: float = 0.0
     interpolate: bool = False
     device: str | None = None
+    engine: str = "auto"
 
     def to_json(self) -> str:
         """Return the settings as JSON."""
@@ -52,7 +58,10 @@ class ForceSettings:
         """Read what `to_json` wrote."""
         return cls(**json.loads(text))
 
-    def module(self, model_file: bytes, whole_system: bool) -> OpenMMModule:
+    @torch.inference_mode(False)  # whoever builds a System under it may run it elsewhere
+    def module(
+        self, model_file: bytes, whole_system: bool, device: str | torch.device
+    ) -> OpenMMModule:
         """Build the module that the force evaluates, its weights without gradients.
 
         Parameters
@@ -61,14 +70,27 @@ class ForceSettings:
             Content of a model file.
         whole_system
             Whether it is given the positions of all particles, or of the potential's atoms only.
+        device
+            Where it is to compute.
+
+        Raises
+        ------
+        InputError
+            The engine does not work there.
         """
-        module = OpenMMModule(
-            from_bytes(model_file),
-            self.types,
-            self.atoms if whole_system else None,
-            self.periodic,
-            self.energy_offset,
-        )
+        potential = from_bytes(model_file)
+        atoms = self.atoms if whole_system else None
+        module: OpenMMModule
+        if choose_engine(self.engine, device) == "fused":
+            from .fused import FusedModule
+
+            module = FusedModule(
+                potential, self.types, atoms, self.periodic, self.energy_offset, device
+            )
+        else:
+            module = OpenMMModule(
+                potential, self.types, atoms, self.periodic, self.energy_offset
+            ).to(device)
         return module.eval().requires_grad_(False)
 
 

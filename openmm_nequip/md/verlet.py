@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..errors import InputError
+from ..kernels.edges import Edges
 
 #: Å. A hydrogen at room temperature needs tens of femtoseconds for half of it, so that building the
 #: list costs less per step than going through the additional pairs.
@@ -25,21 +26,12 @@ class Neighbors(NamedTuple):
     ----------
     vectors
         From receiver to sender, Å, shape ``[E, 3]``, float64.
-    receivers, senders
-        Atom of each edge, shape ``[E]``, int64.
-    receiver_start
-        Where the edges of each receiver begin, shape ``[N + 1]``, int64.
+    edges
+        Their atoms.
     """
 
     vectors: Tensor
-    receivers: Tensor
-    senders: Tensor
-    receiver_start: Tensor
-
-    @property
-    def edge_index(self) -> Tensor:
-        """Receivers and senders as `Graph` has them, shape ``[2, E]``."""
-        return torch.stack([self.receivers, self.senders])
+    edges: Edges
 
 
 class VerletList(ABC):
@@ -192,9 +184,8 @@ class TorchVerletList(VerletList):
     def _select(self) -> Neighbors:
         vectors = self._points[self._j] + self._translations - self._points[self._i]
         near = vectors.square().sum(1) < self.r_max**2
-        i = self._i[near]
-        atoms = torch.arange(len(self._points) + 1, device=i.device)
-        return Neighbors(vectors[near], i, self._j[near], torch.searchsorted(i, atoms))
+        edge_index = torch.stack([self._i[near], self._j[near]])
+        return Neighbors(vectors[near], Edges.of(edge_index, len(self._points)))
 
 
 def verlet_list(r_max: float, device: torch.device | str) -> VerletList:

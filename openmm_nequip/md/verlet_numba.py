@@ -8,6 +8,7 @@ from numba import njit, prange
 from torch import Tensor
 from vesin import NeighborList
 
+from ..kernels.edges import Edges
 from .verlet import FARTHEST, SKIN, Neighbors, VerletList
 
 _PARALLEL = 50_000  # candidates; fewer are not worth waking other threads
@@ -48,35 +49,33 @@ class NumbaVerletList(VerletList):
         candidates = self._start, self._senders, self._translations, self.r_max
         many = len(self._senders) > _PARALLEL and torch.get_num_threads() > 1
         arrays = (_select_parallel if many else _select)(self._points, *candidates)
-        return Neighbors(*(torch.from_numpy(array) for array in arrays))
+        vectors, *edges = (torch.from_numpy(array) for array in arrays)
+        return Neighbors(vectors, Edges(*edges))
+
+
+@njit(cache=True, nogil=True)
+def _sort_by(atoms: Any, num_atoms: int) -> Any:
+    """Return a stable order and where each atom begins in it."""
+    start = np.zeros(num_atoms + 1, np.int64)
+    for atom in atoms:
+        start[atom + 1] += 1
+    for a in range(num_atoms):
+        start[a + 1] += start[a]
+    place = start.copy()
+    order = np.empty(len(atoms), np.int64)
+    for e in range(len(atoms)):
+        order[place[atoms[e]]] = e
+        place[atoms[e]] += 1
+    return order, start
 
 
 @njit(cache=True, nogil=True)
 def _sort(pairs: Any, shifts: Any, num_atoms: int) -> Any:
     """Sort by receiver, then sender: twice by counting."""
-    num = len(pairs)
-    order = np.arange(num)
-    for column in (1, 0):
-        start = np.zeros(num_atoms + 1, np.int64)
-        for e in range(num):
-            start[pairs[e, column] + 1] += 1
-        for a in range(num_atoms):
-            start[a + 1] += start[a]
-        place = start.copy()
-        previous = order
-        order = np.empty(num, np.int64)
-        for e in previous:
-            a = pairs[e, column]
-            order[place[a]] = e
-            place[a] += 1
-    senders = np.empty(num, np.int64)
-    sorted_shifts = np.empty((num, 3), np.int32)
-    for k in range(num):
-        e = order[k]
-        senders[k] = pairs[e, 1]
-        for axis in range(3):
-            sorted_shifts[k, axis] = shifts[e, axis]
-    return start, senders, sorted_shifts
+    by_sender, _ = _sort_by(pairs[:, 1], num_atoms)
+    then_receiver, start = _sort_by(pairs[:, 0][by_sender], num_atoms)
+    order = by_sender[then_receiver]
+    return start, pairs[:, 1][order], shifts[order]
 
 
 @njit(cache=True, nogil=True)
@@ -107,10 +106,10 @@ def _track(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _count(i: int, points: Any, start: Any, senders: Any, translations: Any, r_max: float) -> int:
+def _count(i: int, points: Any, start: Any, senders: Any, translations: Any, r_max: float) -> Any:
     near = senders[start[i] : start[i + 1]]
     by = translations[start[i] : start[i + 1]]
-    number = 0
+    number = np.int64(0)
     for c in range(len(near)):
         j = np.uintp(near[c])  # unsigned: no question whether to count from the end
         x = points[j, 0] + by[c, 0] - points[i, 0]
@@ -152,7 +151,7 @@ def _select(points: Any, start: Any, senders: Any, translations: Any, r_max: flo
     receivers, chosen = np.empty(first[n], np.int64), np.empty(first[n], np.int64)
     for i in range(n):
         _fill(i, points, start, senders, translations, r_max, first, vectors, receivers, chosen)
-    return vectors, receivers, chosen, first
+    return vectors, receivers, chosen, np.arange(first[n]), first, *_sort_by(chosen, n)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -167,4 +166,4 @@ def _select_parallel(points: Any, start: Any, senders: Any, translations: Any, r
     receivers, chosen = np.empty(first[n], np.int64), np.empty(first[n], np.int64)
     for i in prange(n):
         _fill(i, points, start, senders, translations, r_max, first, vectors, receivers, chosen)
-    return vectors, receivers, chosen, first
+    return vectors, receivers, chosen, np.arange(first[n]), first, *_sort_by(chosen, n)

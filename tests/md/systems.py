@@ -15,6 +15,7 @@ from openmm_nequip.potential import Potential
 from openmm_nequip.units import KJ_PER_MOL, KJ_PER_MOL_NM, NM
 
 KINDS = ["torch", "python"]
+ENGINE = "auto"  # unless a test names one
 SYMBOLS = ["H", "C", "O"]
 TRICLINIC = np.array([[11.0, 0.0, 0.0], [2.5, 10.5, 0.0], [-3.0, 3.5, 10.8]])
 
@@ -80,7 +81,7 @@ def with_potential(
 ) -> openmm.System:
     """Return a System with the potential on all or some atoms."""
     system, topology = system_of(frame), topology_of(frame)
-    options = ForceOptions.from_keywords(keywords)
+    options = ForceOptions.from_keywords({"engine": ENGINE, **keywords})
     types = atom_types(potential, topology, atoms, options.atomTypes)
     add_force(potential, topology, system, atoms, types, 0, options, interpolate)
     return system

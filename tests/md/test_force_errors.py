@@ -35,24 +35,28 @@ def test_box_narrower_than_twice_the_cutoff(potential):
     with_potential(potential, replace(frame, cell=np.eye(3) * 8.0))
 
 
+@pytest.mark.parametrize("engine", ["fused", "reference"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_box_shrinks_while_running(potential, kind):
+def test_box_shrinks_while_running(potential, kind, engine):
     if reason := why_not(kind):
         pytest.skip(reason)
     frame = random_frame(periodic=True)
-    context = context_of(with_potential(potential, frame, force=kind), frame.positions)
+    system = with_potential(potential, frame, force=kind, engine=engine)
+    context = context_of(system, frame.positions)
     evaluate(context)
     context.setPeriodicBoxVectors(*(np.eye(3) * 0.79))
     with pytest.raises(openmm.OpenMMException, match="narrower than twice the cutoff"):
         evaluate(context)
 
 
+@pytest.mark.parametrize("engine", ["fused", "reference"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_positions_that_are_not_numbers(potential, kind):
+def test_positions_that_are_not_numbers(potential, kind, engine):
     if reason := why_not(kind):
         pytest.skip(reason)
     frame = random_frame(periodic=False)
-    context = context_of(with_potential(potential, frame, force=kind), frame.positions)
+    system = with_potential(potential, frame, force=kind, engine=engine)
+    context = context_of(system, frame.positions)
     broken = frame.positions * NM
     for value in (np.nan, np.inf):
         broken[3, 1] = value
@@ -108,7 +112,8 @@ def test_bad_atom_types(potential, types, message):
     [
         ({"force": "torsh"}, r"force='torsh' is not one of .* \(did you mean 'torch'\?\)"),
         ({"precision": "half"}, "precision='half' is not one of"),
-        ({"engine": "fused"}, "engine='fused' is not part of this version"),
+        ({"engine": "fuse"}, r"engine='fuse' is not one of .* \(did you mean 'fused'\?\)"),
+        ({"engine": "fused", "device": "meta"}, "engine='fused' does not work here: it runs on"),
         ({"returnEnergyType": "interaction"}, "did you mean 'interaction_energy'"),
         ({"device": "abacus"}, "device='abacus' cannot be used"),
     ],

@@ -1,0 +1,126 @@
+"""The fused engine with a neighbour list that lasts: what OpenMM and ASE call at every step."""
+
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..potential import Potential
+from .module import OpenMMModule, box_widths
+from .verlet import Neighbors, verlet_list
+
+
+class Evaluation(NamedTuple):
+    """Of one structure of N atoms with E edges, float64.
+
+    Attributes
+    ----------
+    energies
+        Of the atoms, eV, shape ``[N]``.
+    forces
+        eV/Å, shape ``[N, 3]``.
+    gradient
+        Of the energy by the edge vectors, eV/Å, shape ``[E, 3]``.
+    neighbors
+        These edges.
+    """
+
+    energies: Tensor
+    forces: Tensor
+    gradient: Tensor
+    neighbors: Neighbors
+
+
+class FusedEngine:
+    """A potential on the fused kernels, fastest for a structure that resembles the one before.
+
+    Threads may share it; they take turns.
+
+    Parameters
+    ----------
+    potential
+        It is copied.
+    device
+        CPU or CUDA.
+    """
+
+    def __init__(self, potential: Potential, device: torch.device | str):
+        fused = potential.with_engine("fused").to(device)
+        self.potential = fused.eval().requires_grad_(False)
+        self.neighbors = verlet_list(potential.r_max, device)
+        self._turn = Lock()
+
+    def __call__(
+        self,
+        positions: Tensor,
+        types: Tensor,
+        box: np.ndarray | None = None,
+        periodic: tuple[bool, bool, bool] = (True, True, True),
+    ) -> Evaluation:
+        """Evaluate; positions and types on the engine's device, otherwise as `VerletList.update`.
+
+        Raises
+        ------
+        InputError
+            A coordinate is not finite.
+        """
+        with self._turn, torch.inference_mode(False), torch.enable_grad():
+            found = self.neighbors.update(positions, box, periodic)
+            edge_index = torch.stack([found.edges.receivers, found.edges.senders])
+            energies, gradient = self.potential.differentiate(
+                found.vectors, types, edge_index, gradient=True
+            )
+        assert gradient is not None
+        forces = torch.zeros_like(positions)
+        forces.index_add_(0, found.edges.receivers, gradient)
+        forces.index_add_(0, found.edges.senders, gradient, alpha=-1)
+        return Evaluation(energies.detach(), forces, gradient, found)
+
+
+class FusedModule(OpenMMModule):
+    """What an `OpenMMModule` computes, by the fused engine; not scriptable.
+
+    It keeps a neighbour list, so every simulation needs one of its own.
+
+    Parameters
+    ----------
+    potential, types, atoms, periodic, energy_offset
+        As of `OpenMMModule`.
+    device
+        CPU or CUDA; the module stays there.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        types: list[int],
+        atoms: list[int] | None,
+        periodic: bool,
+        energy_offset: float = 0.0,
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__(potential, types, atoms, periodic, energy_offset)
+        self.engine = FusedEngine(potential, device)
+        self.potential = self.engine.potential
+        self.to(device)
+        self._checked = np.zeros((3, 3))
+
+    def evaluate(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `OpenMMModule.evaluate`."""
+        points = positions.detach().to(self.types.device, torch.float64) / self.nm
+        lattice = None
+        if box is not None:
+            lattice = box.detach().to("cpu", torch.float64).numpy() / self.nm
+            if (lattice != self._checked).any():
+                if not float(box_widths(torch.from_numpy(lattice)).min()) >= 2 * self.r_max:
+                    raise RuntimeError(self.too_narrow)
+                self._checked = lattice
+        try:
+            energies, forces, _, _ = self.engine(points, self.types, lattice)
+        except InputError:
+            raise RuntimeError(self.blown_up) from None
+        energy = (energies.sum() - self.energy_offset) * self.kj_per_mol
+        return energy, (forces * self.kj_per_mol_nm).to(positions.device, positions.dtype)
