@@ -239,11 +239,29 @@ def milliseconds(seconds: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-_COLOURS = ("#d1495b", "#e9a23b", "#30638e", "#7f9bb3", "#5b8e7d", "#9a6fb0", "#6c757d")
+_COLOURS = {
+    "fused": "#d1495b",
+    "reference": "#7f9bb3",
+    "nequip": "#30638e",
+    "nequip-aotinductor": "#e9a23b",
+    "mace-128x0e": "#5b8e7d",
+    "mace-128x0e+128x1o": "#8fbf9f",
+    "ani-2x": "#9a6fb0",
+}
+_LABELS = {"energy": "ms per energy and forces", "md": "ms per MD step"}
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
 
 
 def plot(document: dict[str, Any], path: Path) -> bool:
-    """Plot time against atoms on logarithmic axes, one panel per part and model.
+    """Plot time against atoms on logarithmic axes: a row of panels per part, a column per model.
 
     Returns
     -------
@@ -253,55 +271,58 @@ def plot(document: dict[str, Any], path: Path) -> bool:
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows = [r for r in document["rows"] if r["part"] in ("energy", "md") and r["seconds"]]
-    sizes: dict[tuple[str, str], set[int]] = {}
+    rows = [r for r in document["rows"] if r["part"] in _LABELS and r["seconds"]]
+    panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        sizes.setdefault((row["part"], row["model"]), set()).add(row["atoms"])
-    panels = [key for key, atoms in sizes.items() if len(atoms) > 1]
+        panels.setdefault((row["part"], row["model"]), []).append(row)
+    panels = {key: found for key, found in panels.items() if len({r["atoms"] for r in found}) > 1}
     if not panels:
         return False
-    engines = list(dict.fromkeys(row["engine"] for row in rows))
-    colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(engines)}
-    style = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "legend.frameon": False,
-        "savefig.dpi": 150,
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.4 * len(panels), 3.8), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axis, (part, model) in zip(axes, panels, strict=True):
-            for engine in engines:
-                chosen = sorted(
-                    (r["atoms"], r["median"], r["lower_quartile"], r["upper_quartile"])
-                    for r in rows
-                    if (r["part"], r["model"], r["engine"]) == (part, model, engine)
-                )
-                if not chosen:
-                    continue
-                atoms, median, low, high = ([*column] for column in zip(*chosen, strict=True))
-                bars = [
-                    [1e3 * (m - q) for m, q in zip(median, low, strict=True)],
-                    [1e3 * (q - m) for m, q in zip(median, high, strict=True)],
-                ]
-                axis.errorbar(
-                    atoms,
-                    [1e3 * m for m in median],
-                    yerr=bars,
-                    color=colours[engine],
-                    label=engine,
-                    marker="o",
-                    markersize=4,
-                    linewidth=1.6,
-                    capsize=2,
-                )
-            axis.set(xscale="log", yscale="log", xlabel="atoms")
-            axis.set_ylabel("ms per MD step" if part == "md" else "ms per energy and forces")
-            axis.set_title(f"size {model}" if len(model) == 1 else model)
-            axis.legend(fontsize=8)
+    parts = [part for part in _LABELS if any(key[0] == part for key in panels)]
+    models = list(dict.fromkeys(model for _, model in panels))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.4 * len(models), 3.6 * len(parts)), layout="constrained")
+        grid = figure.subplots(len(parts), len(models), squeeze=False)
+        for part, line in zip(parts, grid, strict=True):
+            for model, axis in zip(models, line, strict=True):
+                if (part, model) in panels:
+                    _draw(axis, panels[part, model])
+                    axis.set_ylabel(_LABELS[part])
+                    axis.set_title(f"size {model}" if len(model) == 1 else model)
+                else:
+                    axis.set_axis_off()
         figure.savefig(path)
     return True
+
+
+def _draw(axis: Any, rows: list[dict[str, Any]]) -> None:
+    """Draw one line with quartiles for each engine."""
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        chosen = sorted((r for r in rows if r["engine"] == engine), key=lambda r: r["atoms"])
+        median, low, high = (
+            [1e3 * row[name] for row in chosen]
+            for name in ("median", "lower_quartile", "upper_quartile")
+        )
+        bars = [[m - q for m, q in zip(median, low, strict=True)],
+                [q - m for m, q in zip(median, high, strict=True)]]  # fmt: skip
+        axis.errorbar(
+            [row["atoms"] for row in chosen],
+            median,
+            yerr=bars,
+            color=_COLOURS.get(engine.removeprefix("openmm-ml ").split(",")[0], "#6c757d"),
+            linestyle="--" if engine.endswith("PythonForce") else "-",
+            label=engine,
+            marker="o",
+            markersize=4,
+            linewidth=1.6,
+            capsize=2,
+        )
+    sizes = sorted({row["atoms"] for row in rows})
+    axis.set(xscale="log", yscale="log", xlabel="atoms")
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.legend(fontsize=8)
