@@ -15,7 +15,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from .. import load
 from ..data.frame import Frame
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
+from ..kernels.engine import choose_engine
 from ..potential import Potential
 
 
@@ -27,7 +28,8 @@ class NequIPCalculator(Calculator):
     model
         Path of a model file, name of a bundled potential, or a `Potential`.
     engine
-        ``'auto'`` or ``'reference'``: the PyTorch network.
+        ``'fused'``: compiled kernels, on a copy of the potential, with a neighbour list that lasts
+        for many steps; ``'reference'``: the PyTorch network; ``'auto'``: fused where it works.
     device
         Where to evaluate, as PyTorch names it (``'cpu'``, ``'cuda'``, ``'cuda:1'``). By default
         a `Potential` stays where it is, and a model file goes to a CUDA GPU if there is one.
@@ -60,14 +62,6 @@ class NequIPCalculator(Calculator):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        engines = ("auto", "reference")
-        if engine == "fused":
-            raise InputError("engine 'fused' is not part of this version: use 'auto'")
-        if engine not in engines:
-            raise InputError(
-                f"unknown engine '{engine}'{did_you_mean(engine, engines)}; "
-                f"known: {', '.join(engines)}"
-            )
         if not isinstance(model, Potential):
             model = load(model)
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,6 +72,12 @@ class NequIPCalculator(Calculator):
                 raise InputError(
                     f"device '{device}' cannot be used: {str(error).splitlines()[0]}"
                 ) from None
+        self._fused = None
+        if choose_engine(engine, model.device) == "fused":
+            from ..md.fused import FusedEngine
+
+            self._fused = FusedEngine(model, model.device)
+            model = self._fused.potential
         self.potential = model.eval()
 
     def calculate(
@@ -93,17 +93,30 @@ class NequIPCalculator(Calculator):
             raise PropertyNotImplementedError(
                 "stress is defined for structures that are periodic in all three directions"
             )
-        graph = self.potential.to_graph(_frame(self.atoms))
-        output = self.potential(graph, forces=True, stress=has_stress)
-        energy = output.energy.item()
+        frame = _frame(self.atoms)
+        if self._fused is None:
+            output = self.potential(self.potential.to_graph(frame), stress=has_stress)
+            energy, energies, forces = output.energy, output.atomic_energies, output.forces
+            stress = output.stress[0] if has_stress else None
+        else:
+            device = self.potential.device
+            energies, forces, gradient, neighbors = self._fused(
+                torch.tensor(frame.positions, dtype=torch.float64, device=device),
+                torch.tensor(self.potential.type_indices(frame.numbers), device=device),
+                frame.cell,
+                frame.pbc,
+            )
+            energy = energies.sum()
+            strain = neighbors.vectors.detach().T @ gradient
+            stress = (strain + strain.T) / (2 * self.atoms.get_volume()) if has_stress else None
         self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": output.atomic_energies.cpu().numpy(),
-            "forces": output.forces.cpu().numpy(),
+            "energy": energy.item(),
+            "free_energy": energy.item(),
+            "energies": energies.cpu().numpy(),
+            "forces": forces.cpu().numpy(),
         }
-        if has_stress:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(output.stress[0].cpu().numpy())
+        if stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress.cpu().numpy())
 
 
 def _frame(atoms: Atoms) -> Frame:

@@ -59,7 +59,7 @@ def _energy_and_forces(
         recipe = ForceSettings.from_json(_as_bytes(settings).decode())
         device = recipe.device or positions.device
         module = recipe.module(_as_bytes(model_file), whole_system=True, device=device)
-        state.engine = module
+        state.engine = module  # type: ignore[attr-defined]
     return module(positions, box)
 
 
