@@ -118,7 +118,7 @@ def _theirs(model: Model, folder: Path) -> Any:
     )
 
 
-class _Run:
+class Trajectory:
     """A trajectory that can be continued, step by step.
 
     Parameters
@@ -163,7 +163,7 @@ def _forecast_from_small(
     edges = model.graph(sample).edge_index.shape[1]
     for name, make in makers.items():
         try:
-            run = _Run(make(sample), sample, platform)
+            run = Trajectory(make(sample), sample, platform)
             run.step(2)
             forecast.note(name, edges, stopwatch(run.step))
         except Exception:
@@ -197,7 +197,7 @@ def _measure_case(
             row.status, row.reason = "skipped", reason
             continue
         try:
-            run = _Run(makers[name](sample), sample, platform)
+            run = Trajectory(makers[name](sample), sample, platform)
             forces = run.forces()
             row.details["first_step_s"] = stopwatch(run.step)
             run.step()  # TorchScript optimises in the first two or three evaluations
@@ -230,5 +230,5 @@ def _measure_case(
         results.add(row)
 
 
-def _stepper(run: _Run, steps: int) -> Callable[[], object]:
+def _stepper(run: Trajectory, steps: int) -> Callable[[], object]:
     return lambda: run.step(steps)

@@ -17,6 +17,7 @@ FILE, PLOT = "benchmark.json", "benchmark.png"
 PARTS = {
     "energy": "Energy and forces of a prepared graph",
     "md": "Molecular dynamics step in OpenMM, neighbour list included",
+    "profile": "Where the time of a step goes (fused engine)",
     "memory": "Peak memory of one evaluation",
     "training": "Training",
 }
@@ -29,7 +30,8 @@ class Row:
     Attributes
     ----------
     part, model, atoms, engine
-        What was measured: keys of `PARTS` and `models.SHAPES`, number of atoms, name of the engine.
+        What was measured: keys of `PARTS` and `models.SHAPES`, number of atoms, name of the engine
+        (in a profile, of the part of the step).
     edges
         Directed pairs within the cutoff.
     status
@@ -174,7 +176,8 @@ def tables(document: dict[str, Any]) -> list[TextTable]:
                 if r["status"] == "measured"
             ]
             numeric = [False, True, True, False] + [True] * len(columns)
-            columns = ["model", "atoms", "edges", "engine", *columns]
+            engine = "part of the step" if part == "profile" else "engine"
+            columns = ["model", "atoms", "edges", engine, *columns]
             found.append(TextTable(title, columns, cells, numeric, _notes(rows)))
     return found
 
@@ -215,6 +218,12 @@ def _md(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     return [*_timing(row, rows), f"{row['details']['ns_per_day']:.3g}"]
 
 
+def _profile(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    same = [r for r in rows if (r["model"], r["atoms"]) == (row["model"], row["atoms"])]
+    share = row["median"] / sum(r["median"] for r in same if r["seconds"])
+    return [milliseconds(row["median"]), f"{100 * share:.1f}"]
+
+
 def _memory(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     details = row["details"]
     return [f"{details['peak_mb']:,.0f}", f"{details['before_mb']:,.0f}"]
@@ -228,6 +237,7 @@ _TIMES = ["ms", "quartiles", "×"]
 _WRITERS: dict[str, tuple[list[str], Any]] = {
     "energy": ([*_TIMES, "µs/atom"], _energy),
     "md": ([*_TIMES, "ns/day"], _md),
+    "profile": (["ms", "%"], _profile),
     "memory": (["peak MB", "MB before"], _memory),
     "training": (["ms per step", *_TIMES[1:], "frames/s"], _training),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, did_you_mean
+from ..training.engine import set_num_threads
 from . import machine
 from .budget import Budget, Forecast
 from .energy import describe, measure_energy
@@ -17,6 +18,7 @@ from .engines import ENGINES, check_names
 from .md import fastest_platform, measure_md
 from .memory import measure_memory
 from .models import SHAPES, make_model
+from .profile import measure_profile
 from .results import PARTS, PLOT, Results, Row, plot
 from .training import measure_training
 
@@ -123,10 +125,8 @@ def run(
     InputError
         A setting is wrong, or the folder has results.
     """
-    import torch
-
     settings.check()
-    torch.set_num_threads(settings.threads)
+    set_num_threads(settings.threads)
     platform = settings.platform or fastest_platform(settings.device)
     header = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -163,7 +163,7 @@ def _plan(settings: Settings) -> list[tuple[str, str]]:
     """Return parts and models in turn, so that a short budget still gives some of everything."""
     plan: list[tuple[str, str]] = []
     for name in settings.models:
-        plan += [(part, name) for part in ("md", "energy") if part in settings.parts]
+        plan += [(part, name) for part in ("md", "energy", "profile") if part in settings.parts]
     if "training" in settings.parts:
         plan.append(("training", "aspirin"))
     if "memory" in settings.parts:
@@ -197,6 +197,10 @@ def _measure(
             platform,
             Forecast(budget),
             results,
+        )
+    elif part == "profile":
+        measure_profile(
+            make_model(name), sizes, settings.repeats, platform, Forecast(budget), results
         )
     elif part == "memory":
         engines = [engine for engine in settings.engines if engine in _MEMORY_ENGINES]

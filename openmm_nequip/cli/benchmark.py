@@ -25,7 +25,7 @@ def benchmark(
     ] = None,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="energy, md, training or memory; repeatable. [energy, md]"),
+        typer.Option(help="energy, md, profile, training or memory; repeatable. [energy, md]"),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -53,6 +53,9 @@ def benchmark(
     data: Annotated[
         Path | None, typer.Option(help="Labelled frames for the training part. [synthetic]")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also where the time of a step goes: part profile.")
+    ] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Everything, compiled peers and large boxes included.")
     ] = False,
@@ -86,7 +89,7 @@ def benchmark(
     from ..benchmarking.run import full as full_settings
 
     chosen: dict[str, Any] = {
-        "parts": part,
+        "parts": part if part or not profile else ["energy", "md"],
         "models": model,
         "atoms": atoms,
         "engines": engine,
@@ -98,6 +101,8 @@ def benchmark(
     if engine and "nequip-aotinductor" in engine:
         chosen["compile"] = True
     changes = {key: value for key, value in chosen.items() if value is not None}
+    if profile and not full:
+        changes["parts"] = [*changes["parts"], "profile"]
     settings = (full_settings if full else Settings)(repeats=repeats, threads=threads, **changes)
     folder = output or Path(time.strftime("benchmark-%Y%m%d-%H%M%S"))
 

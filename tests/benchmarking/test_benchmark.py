@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from openmm_nequip.benchmarking import energy, engines, md, memory, run
+from openmm_nequip.benchmarking import energy, engines, md, memory, profile, run
 from openmm_nequip.benchmarking.budget import Budget, Forecast
 from openmm_nequip.benchmarking.models import (
     SHAPES,
@@ -251,6 +251,23 @@ def test_md_steps(results):
         assert row.details["relative_difference"]["forces"] < 1e-4
         expected = 0.5e-6 * 86400 / np.median(row.seconds)
         assert abs(row.details["ns_per_day"] / expected - 1) < 1e-9
+
+
+def test_parts_of_a_step_add_up(results):
+    pytest.importorskip("numba")
+    model = make_model("S", **TINY)
+    profile.measure_profile(model, [21, 192], 2, "Reference", forecast(), results)
+    for atoms in (21, 192):
+        rows = [row for row in results.rows if row.atoms == atoms]
+        names = [row.engine for row in rows]
+        assert (names[0], names[-1]) == ("neighbour list", "OpenMM")
+        assert "convolution, backward" in names
+        assert len(set(names)) == len(names) > 5
+        assert all(len(row.seconds) == 2 and min(row.seconds) > 0 for row in rows)
+    table = tables(results.document())[0]
+    for size in ("21", "192"):
+        shares = [float(cells[-1]) for cells in table.rows if cells[1] == size]
+        assert abs(sum(shares) - 100) < 1
 
 
 def test_memory_is_that_of_a_process_of_its_own(results):
