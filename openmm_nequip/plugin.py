@@ -128,8 +128,9 @@ class NequIPPotentialImpl(MLPotentialImpl):
             keeps the positions (`PythonForce`: a GPU if there is one).
         force : {'auto', 'torch', 'python-torch', 'python'}
             OpenMM force that carries the potential; ``'auto'`` is the fastest that works here.
-        engine : {'auto', 'reference'}
-            Implementation of the network.
+        engine : {'auto', 'fused', 'reference'}
+            Implementation of the network: compiled kernels, or plain PyTorch; ``'auto'`` takes
+            the kernels wherever they work.
         atomTypes : list of str or int, optional
             Type of each atom by name or index, for potentials with several types per element.
         returnEnergyType : {'energy', 'interaction_energy'}

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import machine, python_version, system
 
 _PACKAGES = (
-    "openmm-nequip", "torch", "e3nn", "vesin", "ase", "numpy", "lightning",
+    "openmm-nequip", "torch", "e3nn", "vesin", "ase", "numpy", "numba", "lightning",
     "OpenMM", "openmmml", "openmmtorch",
 )  # fmt: skip
 

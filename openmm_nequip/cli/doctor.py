@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from ..potential import Potential
 
-_NEEDED = ("openmm", "openmmml", "torch", "e3nn", "vesin", "vesin-torch", "ase", "mdtraj", "numpy")
+_NEEDED = (
+    "openmm", "openmmml", "torch", "e3nn", "numba", "vesin", "vesin-torch", "ase", "mdtraj",
+    "numpy",
+)  # fmt: skip
 _OPTIONAL = ("openmmtorch", "lightning", "tensorboard", "h5py", "nequip", "torchani")
 
 
@@ -32,6 +35,7 @@ def doctor() -> None:
     advice: list[str] = []
     _versions(console)
     _gpu(console, advice)
+    _engines(console, advice)
     _registration(console, advice)
     works = _self_test(console, advice, _forces(console, advice))
     console.print("\n[bold]What to do[/]")
@@ -85,6 +89,17 @@ def _gpu(console: Console, advice: list[str]) -> None:
         advice.append("nvidia-smi is here but torch sees no GPU: install a CUDA build of torch")
     if has_gpu and "CUDA" not in usable:
         advice.append("OpenMM has no CUDA platform: pip install 'openmm-nequip[cuda12]'")
+
+
+def _engines(console: Console, advice: list[str]) -> None:
+    import torch
+
+    from ..kernels.engine import describe_engine, why_not_fused
+
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        console.print(f"engine='auto' on {device} is {escape(describe_engine(device))}")
+        if problem := why_not_fused(device):
+            advice.append(f"for the fast engine on {device}: {problem}")
 
 
 def _registration(console: Console, advice: list[str]) -> None:

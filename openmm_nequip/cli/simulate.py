@@ -42,6 +42,7 @@ def simulate(
     """
     from ..config import load_config
     from ..errors import InputError
+    from ..kernels.engine import choose_engine
     from ..md.config import SimulationConfig
     from ..md.protocol import run
     from ..md.structure import find_structure, load_structure
@@ -64,6 +65,7 @@ def simulate(
         f"[bold]{structure.formula()}[/] ({escape(settings.structure)}), "
         f"{settings.ensemble.upper()}, {settings.temperature:g} K, "
         f"{settings.total_steps:,} steps of {settings.timestep:g} fs, "
+        f"{choose_engine(settings.engine, settings.device)} engine, "
         f"run folder [bold]{escape(str(folder))}[/]"
     )
     observer = _Display(console) if console.is_terminal else _Lines(console)

@@ -54,3 +54,27 @@ def why_not_fused(device: str | torch.device | None = None) -> str:
         compiler = _COMPILERS[kind]
         return f"{compiler} cannot be imported ({error}); pip install {compiler}"
     return ""
+
+
+def describe_engine(device: str | torch.device | None = None) -> str:
+    """Say in a few words which engine ``'auto'`` is on a device, and what it is made of."""
+    if problem := why_not_fused(device):
+        return f"reference: {problem}"
+    if device is not None and torch.device(device).type == "cuda":
+        return f"fused: Triton {import_module('triton').__version__}"
+    import numba
+
+    set_num_threads(torch.get_num_threads())  # the layer is chosen when threads start
+    return (
+        f"fused: Numba {numba.__version__}, threading layer '{numba.threading_layer()}', "
+        f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS} threads"
+    )
+
+
+def set_num_threads(count: int) -> None:
+    """Set the number of CPU threads of PyTorch and, as far as it has them, of Numba."""
+    torch.set_num_threads(count)
+    if not why_not_fused("cpu"):
+        import numba
+
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))

@@ -75,7 +75,8 @@ class SimulationConfig(Config):
     seed
         Of the velocities, the thermostat and the barostat.
     platform, precision, device, force, engine
-        OpenMM platform ('CPU', 'CUDA', ...) and the options of ``MLPotential.createSystem``.
+        OpenMM platform ('CPU', 'CUDA', ...) and the options of ``MLPotential.createSystem``. The
+        engine is 'auto' (fused wherever it works), 'fused' or 'reference'.
     num_threads
         CPU threads of the network; left out: OMP_NUM_THREADS, else one below 64 atoms (there
         more cost more than they bring, and very much so on a busy machine) and all above.

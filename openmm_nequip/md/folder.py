@@ -12,6 +12,7 @@ from openmm import app, unit
 
 from ..config import load_config
 from ..errors import InputError
+from ..kernels.engine import choose_engine
 from ..modelfile import DEFAULT_MODEL, find_model, write_atomically
 from ..versions import versions
 from .checkpoint import Checkpoint
@@ -103,6 +104,7 @@ def describe(
     write_atomically(folder / "config.yaml", text.encode())
     found = versions()
     found["platform"] = simulation.context.getPlatform().getName()
+    found["engine"] = choose_engine(config.engine, config.device)
     found["forces"] = ", ".join(force.getName() for force in simulation.system.getForces())
     write_atomically(folder / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
     write_structure(folder / "topology.pdb", structure.topology, structure.positions)

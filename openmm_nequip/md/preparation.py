@@ -11,6 +11,7 @@ import torch
 from openmm import app, unit
 
 from ..errors import InputError, did_you_mean
+from ..kernels.engine import set_num_threads
 from .config import SimulationConfig
 from .structure import Structure
 
@@ -58,10 +59,7 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
         atom = int(np.argmin(np.isfinite(structure.positions).all(axis=1)))
         raise InputError(f"position of atom {atom} is not finite: {structure.positions[atom]}")
     platform, properties = choose_platform(config)
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
-    elif len(structure.positions) < _SMALL and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    choose_threads(config.num_threads, len(structure.positions))
     system = build_system(config, structure.topology)
     temperature = config.temperature * unit.kelvin
     if config.ensemble == "npt":
@@ -85,6 +83,22 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
         raise InputError(f"OpenMM cannot set up the simulation: {error}") from None
     simulation.context.setPositions(structure.positions)
     return simulation
+
+
+def choose_threads(wanted: int | None, num_atoms: int) -> None:
+    """Set the number of CPU threads of the network.
+
+    Parameters
+    ----------
+    wanted
+        By the user; `None`: OMP_NUM_THREADS, else one for a small system and all for others.
+    num_atoms
+        Of the system.
+    """
+    if wanted is None:
+        alone = num_atoms < _SMALL and "OMP_NUM_THREADS" not in os.environ
+        wanted = 1 if alone else torch.get_num_threads()
+    set_num_threads(wanted)
 
 
 def choose_platform(

@@ -1,10 +1,12 @@
 """The doctor's verdict."""
 
+import numba
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from openmm_nequip.cli import app, commands, doctor
+from openmm_nequip.kernels import engine
 from openmm_nequip.md import probe as probe_module
 
 assert commands  # registers the command
@@ -23,8 +25,20 @@ def test_healthy(monkeypatch):
     assert result.exit_code == 0, result.output
     assert "MLPotential('nequip') is ours" in result.output
     assert "force='auto' takes 'python'" in result.output
+    assert f"engine='auto' on cpu is fused: Numba {numba.__version__}, thr" in result.output
     assert result.output.count("ok") == 2
     assert "openmm-nequip[torch-force]" in result.output  # there is something faster
+
+
+def test_no_numba(monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named '{name}'")
+
+    monkeypatch.setattr(engine, "import_module", missing)
+    result = verdict(monkeypatch, {"python": {"Reference": ""}})
+    assert result.exit_code == 0, result.output  # there is the reference
+    assert "engine='auto' on cpu is reference: numba cannot be imported" in result.output
+    assert "for the fast engine on cpu: numba cannot be imported" in result.output
 
 
 def test_no_force(monkeypatch):

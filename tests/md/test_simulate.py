@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ase
 import mdtraj
+import numba
 import numpy as np
 import openmm
 import pytest
@@ -19,6 +20,7 @@ from openmm_nequip.analysis.summary import read_log
 from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.config import parse_config
 from openmm_nequip.errors import InputError
+from openmm_nequip.kernels.engine import set_num_threads
 from openmm_nequip.md import protocol
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.folder import locked
@@ -114,9 +116,9 @@ def test_the_run_folder_is_complete(configure, tmp_path):
         ".lock", "checkpoint", "config.yaml", "final.pdb", "state.csv", "topology.pdb",
         "trajectory.dcd", "versions.json",
     }  # fmt: skip
-    assert {"openmm-nequip", "OpenMM", "torch", "platform"} <= set(
-        json.loads((tmp_path / "run" / "versions.json").read_text())
-    )
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert {"openmm-nequip", "OpenMM", "torch", "numba", "platform"} <= set(versions)
+    assert versions["engine"] == "fused"
     log = read_log(tmp_path / "run" / "state.csv")
     assert log["step"].tolist() == list(range(0, 41, 4))
     np.testing.assert_allclose(log["time_ps"], log["step"] * 0.5e-3)
@@ -361,6 +363,18 @@ def test_an_unknown_platform_names_those_there_are(configure, tmp_path):
         ethanol_run(configure(platform="GPU"), tmp_path / "run")
 
 
+def test_the_engine_is_the_configurations(configure, tmp_path):
+    """Both engines run the same simulation, up to rounding."""
+    energies = {}
+    for engine in ("fused", "reference"):
+        config = configure(engine=engine, precision="double")
+        ethanol_run(config, tmp_path / engine, Watcher())
+        versions = json.loads((tmp_path / engine / "versions.json").read_text())
+        assert versions["engine"] == engine
+        energies[engine] = read_log(tmp_path / engine / "state.csv")["total_kJ_mol"]
+    np.testing.assert_allclose(energies["fused"], energies["reference"], rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("environment", "num_threads", "expected"), [(None, None, 1), ("2", None, 2), ("2", 1, 1)]
 )
@@ -372,9 +386,10 @@ def test_small_systems_take_one_thread_unless_told(
     else:
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    set_num_threads(2)
     try:
         build_simulation(configure(num_threads=num_threads), load_structure("ethanol"))
         assert torch.get_num_threads() == expected
+        assert numba.get_num_threads() == min(expected, numba.config.NUMBA_NUM_THREADS)
     finally:
-        torch.set_num_threads(before)
+        set_num_threads(before)
