@@ -53,7 +53,10 @@ class Forecast:
         memory = seen_memory * size / seen_size
         limit = min(left, _SHARE * self.budget.seconds)
         if seconds * calls > limit:
-            return f"would take about {seconds:.2g} s a call, {seconds * calls:.0f} s in all"
+            return (
+                f"would take about {seconds:.2g} s a call, {seconds * calls:.0f} s in all, "
+                f"of {limit:.0f} s that it may take"
+            )
         if memory > _MEMORY * available_memory():
             return f"would need about {memory / 1e9:.1f} GB of memory"
         return ""

@@ -160,10 +160,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _plan(settings: Settings) -> list[tuple[str, str]]:
-    """Return parts and models in turn, so that a short budget still gives some of everything."""
-    plan: list[tuple[str, str]] = []
-    for name in settings.models:
-        plan += [(part, name) for part in ("md", "energy", "profile") if part in settings.parts]
+    """Return parts and models in the order in which they are measured."""
+    plan: list[tuple[str, str]] = [
+        (part, name)
+        for part in ("energy", "md", "profile")
+        if part in settings.parts
+        for name in settings.models
+    ]
     if "training" in settings.parts:
         plan.append(("training", "aspirin"))
     if "memory" in settings.parts:
