@@ -1,0 +1,80 @@
+"""The Triton kernels without a GPU: results in Triton's interpreter, and that they compile."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e3nn.o3 import Irreps
+
+from openmm_nequip.kernels import triton_source
+from openmm_nequip.kernels.form import form, form_key
+from openmm_nequip.kernels.generated import load
+from openmm_nequip.nn.convolution import Convolution
+
+from .triton_interpreter import DTYPES, FUNCTIONS
+
+triton = pytest.importorskip("triton")
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def report() -> dict:
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.kernels.triton_interpreter"],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("dtype", "case"), [(dtype, case) for dtype, cases in DTYPES.items() for case in cases]
+)
+def test_same_as_pytorch(report, dtype, case, function):
+    assert max(report["errors"][f"{dtype}-{case}-{function}"]) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_split_into_many_kernels(report, function):
+    assert max(report["errors"][f"float64-split-{function}"]) <= TOLERANCE["float64"]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_bitwise_repeatable(report, function):
+    assert report["repeated"][function]
+
+
+def test_nan_reaches_the_atoms_that_see_it(report):
+    found, expected = report["nan"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("variant", ["weights", "radial", "second"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_compiles_for_nvidia(direction, variant):
+    """The interpreter accepts what the compiler does not."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    convolution = Convolution(*map(Irreps, ("32x0e+5x1o", "1x0e+1x1o", "1x0e+1x1o")))
+    source = triton_source.source(form(form_key(convolution)), direction, variant, words=1)
+    for kernel, _ in load(f"{direction}_{variant}", source).LAUNCHES:
+        kinds = {"others": "*i64", "order": "*i64", "start": "*i64"}
+        kinds |= {"num_edges": "i32", "intervals": "i32"}
+        signature = {name: kinds.get(name, "*fp32") for name in kernel.arg_names}
+        compiled = triton.compile(
+            ASTSource(kernel, signature),
+            target=GPUTarget("cuda", 90, 32),
+            options={"num_warps": triton_source.NUM_WARPS},
+        )
+        assert "st.global" in compiled.asm["ptx"]
+        assert "atom." not in compiled.asm["ptx"]
