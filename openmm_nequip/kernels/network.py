@@ -10,6 +10,7 @@ from ..nn.spline import RadialSpline
 from . import ops
 from .edges import Edges
 from .form import form_key
+from .linear_ops import ByType, linear, self_connection
 from .spline_ops import spline
 
 
@@ -49,8 +50,9 @@ def forward(
 
     h = network.type_embedding[types]
     norm = network.neighbor_norm[types]
-    for k, layer in enumerate(_layers(network)):
-        sent = layer.linear_1(h) * norm
+    by_type = ByType.of(types, len(network.type_embedding))
+    for k, layer in enumerate(layers(network)):
+        sent = linear(layer.linear_1, h) * norm
         key = form_key(layer.convolution)
         if tables is not None:
             messages = ops.radial_convolution(
@@ -61,9 +63,9 @@ def forward(
             if network.spline is not None:
                 weights = spline(x, network.spline(weights))
             messages = ops.convolution(sent, harmonics, weights, edges, key)
-        out = layer.linear_2(messages)
+        out = linear(layer.linear_2, messages)
         if layer.self_connection is not None:
-            out = out + layer.self_connection(h, network.type_embedding, types)
+            out = out + self_connection(layer.self_connection, h, network.type_embedding, by_type)
         h = layer.gate(out)
 
     energies = network.atomic_energies(h, types)
@@ -76,8 +78,9 @@ def radial_tables(network: NequIP, spline: RadialSpline) -> list[Tensor]:
     """Return the spline coefficients of every layer's radial functions, ``[K + 3, W]`` each."""
     with torch.no_grad():
         basis = network.basis(spline.grid).to(network.dtype)
-        return [spline(layer.radial_mlp(basis)).contiguous() for layer in _layers(network)]
+        return [spline(layer.radial_mlp(basis)).contiguous() for layer in layers(network)]
 
 
-def _layers(network: NequIP) -> list[InteractionBlock]:
+def layers(network: NequIP) -> list[InteractionBlock]:
+    """Return the layers, which `nn.ModuleList` holds as any modules."""
     return cast(list[InteractionBlock], list(network.layers))

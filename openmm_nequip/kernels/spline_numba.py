@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .spline_ops import polynomials
 
-_BLOCK = 64  # columns that one thread sums: its part of the coefficients stays in the cache
+_BLOCK = 256  # columns that one thread sums: its part of the coefficients stays in the cache
 _OPTIONS: dict[str, Any] = {
     "cache": True,
     "nogil": True,
@@ -98,15 +98,19 @@ def _spline_transpose(x, a, v, table, out):  # type: ignore[no-untyped-def]
     dtype = v.dtype.type
     width = v.shape[1]
     for block in prange((width + _BLOCK - 1) // _BLOCK):
-        columns = slice(block * _BLOCK, min(width, (block + 1) * _BLOCK))
-        rows = out[:, columns]
+        start, end = block * _BLOCK, min(width, (block + 1) * _BLOCK)
         for e in range(len(x)):
             if x[e] >= 1.0:
                 continue
-            b0, b1, b2, b3, o0, o1, o2, o3 = _locate(x[e], a[e], table, rows, dtype)
-            row = v[e, columns]
-            for u in range(len(row)):
-                o0[u] += b0 * row[u]
-                o1[u] += b1 * row[u]
-                o2[u] += b2 * row[u]
-                o3[u] += b3 * row[u]
+            b0, b1, b2, b3, o0, o1, o2, o3 = _locate(x[e], a[e], table, out, dtype)
+            row = v[e][start:end]
+            _add(o0[start:end], b0, row)
+            _add(o1[start:end], b1, row)
+            _add(o2[start:end], b2, row)
+            _add(o3[start:end], b3, row)
+
+
+@njit(**_OPTIONS)
+def _add(out, b, row):  # type: ignore[no-untyped-def]
+    for u in range(len(row)):
+        out[u] += b * row[u]

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .autograd import needed
+
 _library = torch.library.Library("openmm_nequip", "FRAGMENT")
 _library.define("spline(Tensor x, Tensor a, Tensor coefficients, int order) -> Tensor")
 _library.define("spline_dot(Tensor x, Tensor coefficients, Tensor v, int order) -> Tensor")
@@ -180,7 +182,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _differentiate_spline(ctx: Any, v: Tensor) -> tuple[Any, ...]:
     x, a, coefficients = ctx.saved_tensors
-    by_x, by_a, by_coefficients, _ = ctx.needs_input_grad
+    by_x, by_a, by_coefficients = needed(ctx)
     return (
         a * spline_dot(x, coefficients, v, ctx.order + 1) if by_x else None,
         spline_dot(x, coefficients, v, ctx.order) if by_a else None,
@@ -191,7 +193,7 @@ def _differentiate_spline(ctx: Any, v: Tensor) -> tuple[Any, ...]:
 
 def _differentiate_dot(ctx: Any, a: Tensor) -> tuple[Any, ...]:
     x, coefficients, v = ctx.saved_tensors
-    by_x, by_coefficients, by_v, _ = ctx.needs_input_grad
+    by_x, by_coefficients, by_v = needed(ctx)
     return (
         a * spline_dot(x, coefficients, v, ctx.order + 1) if by_x else None,
         spline_transpose(x, v, ctx.order, len(coefficients) - 3, a) if by_coefficients else None,
@@ -202,7 +204,7 @@ def _differentiate_dot(ctx: Any, a: Tensor) -> tuple[Any, ...]:
 
 def _differentiate_transpose(ctx: Any, coefficients: Tensor) -> tuple[Any, ...]:
     x, a, v = ctx.saved_tensors
-    by_x, by_a, by_v, _, _ = ctx.needs_input_grad
+    by_x, by_a, by_v = needed(ctx)
     return (
         a * spline_dot(x, coefficients, v, ctx.order + 1) if by_x else None,
         spline_dot(x, coefficients, v, ctx.order) if by_a else None,

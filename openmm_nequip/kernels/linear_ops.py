@@ -1,0 +1,196 @@
+"""Linear maps within irreps as single operations, for training on the CPU; see `nn.linear`.
+
+    T(x, W, g) = Σ_n Σ_p Σ_m Σ_uv g[n, p, m, v] W[t_n, p, u, v] x[n, p, m, u]
+
+over atoms n of type t_n, irreps p, components m and channels u, v. `_Map`, `_Transpose` and
+`_Outer` are its derivatives by g, x and W, so every derivative of one of them is one of them again.
+What this saves over `nn.linear` is autograd's bookkeeping of every block, three times over where
+forces are trained.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..nn.linear import EquivariantLinear, SelfConnection
+from .autograd import needed
+
+
+class Block(NamedTuple):
+    """What one irrep's channels map to: slices of rows of x, of the result and of W."""
+
+    x: slice
+    out: slice
+    weight: slice
+    mul_in: int
+    mul_out: int
+    scale: float
+
+
+class Plan(NamedTuple):
+    """All blocks, and the lengths of rows of x, of the result and of W."""
+
+    blocks: tuple[Block, ...]
+    dims: tuple[int, int, int]
+
+
+class ByType(NamedTuple):
+    """Atoms sorted by type.
+
+    Attributes
+    ----------
+    order, inverse
+        Atoms by type, and where each of them is in that order, shape ``[N]``.
+    parts
+        The atoms of each type in that order.
+    """
+
+    order: Tensor
+    inverse: Tensor
+    parts: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, types: Tensor, num_types: int) -> "ByType":
+        """Sort the atoms."""
+        order = torch.argsort(types, stable=True)
+        ends = [0, *torch.bincount(types, minlength=num_types).cumsum(0).tolist()]
+        return cls(order, torch.argsort(order), tuple(map(slice, ends[:-1], ends[1:])))
+
+
+def linear(module: EquivariantLinear, x: Tensor) -> Tensor:
+    """Do what `module` does."""
+    plan = _plan(tuple(module.paths), module.irreps_in.dim, 1)
+    return _Map.apply(x, module.weight.unsqueeze(0), plan, None)
+
+
+def self_connection(
+    module: SelfConnection, x: Tensor, type_attributes: Tensor, by_type: ByType
+) -> Tensor:
+    """Do what `module` does."""
+    v = module.num_attributes
+    weights = [
+        # [mul_in, v, mul_out] -> [T, mul_in * mul_out]
+        torch.matmul(
+            type_attributes,
+            module.weight[w : w + mul_in * v * mul_out].view(mul_in, v, mul_out),
+        ).transpose(0, 1).flatten(1)
+        for _, _, mul_in, mul_out, w in module.paths
+        if mul_in > 0
+    ]  # fmt: skip
+    plan = _plan(tuple(module.paths), module.irreps_in.dim, v)
+    return _Map.apply(x, torch.cat(weights, dim=1), plan, by_type)
+
+
+@cache
+def _plan(paths: tuple[tuple[int, int, int, int, int], ...], in_dim: int, v: int) -> Plan:
+    found = []
+    o = w = 0
+    for start, dim, mul_in, mul_out, _ in paths:
+        if mul_in > 0:
+            found.append(
+                Block(
+                    x=slice(start, start + dim * mul_in),
+                    out=slice(o, o + dim * mul_out),
+                    weight=slice(w, w + mul_in * mul_out),
+                    mul_in=mul_in,
+                    mul_out=mul_out,
+                    scale=1.0 / math.sqrt(mul_in * v),
+                )
+            )
+        o += dim * mul_out
+        w += mul_in * mul_out
+    return Plan(tuple(found), (in_dim, o, w))
+
+
+def _parts(plan: Plan, by_type: ByType | None) -> Iterator[tuple[int, slice, Block]]:
+    parts = (slice(None),) if by_type is None else by_type.parts
+    for t, part in enumerate(parts):
+        for block in plan.blocks:
+            yield t, part, block
+
+
+def _sorted(x: Tensor, by_type: ByType | None) -> Tensor:
+    return x if by_type is None else x[by_type.order]
+
+
+def _unsorted(x: Tensor, by_type: ByType | None) -> Tensor:
+    return x if by_type is None else x[by_type.inverse]
+
+
+class _Map(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, plan: Plan, by_type: ByType | None) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.rest = plan, by_type
+        x = _sorted(x, by_type)
+        out = x.new_zeros(x.shape[0], plan.dims[1])
+        for t, part, b in _parts(plan, by_type):
+            rows = x[part, b.x].reshape(-1, b.mul_in)
+            product = rows @ w[t, b.weight].view(b.mul_in, b.mul_out)
+            out[part, b.out] = product.mul_(b.scale).view(-1, b.out.stop - b.out.start)
+        return _unsorted(out, by_type)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, w = ctx.saved_tensors
+        by_x, by_w = needed(ctx)
+        return (
+            _Transpose.apply(g, w, *ctx.rest) if by_x else None,
+            _Outer.apply(x, g, *ctx.rest) if by_w else None,
+            None,
+            None,
+        )
+
+
+class _Transpose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, w: Tensor, plan: Plan, by_type: ByType | None) -> Tensor:
+        ctx.save_for_backward(g, w)
+        ctx.rest = plan, by_type
+        g = _sorted(g, by_type)
+        out = g.new_zeros(g.shape[0], plan.dims[0])
+        for t, part, b in _parts(plan, by_type):
+            rows = g[part, b.out].reshape(-1, b.mul_out)
+            product = rows @ w[t, b.weight].view(b.mul_in, b.mul_out).T
+            out[part, b.x] = product.mul_(b.scale).view(-1, b.x.stop - b.x.start)
+        return _unsorted(out, by_type)
+
+    @staticmethod
+    def backward(ctx: Any, x: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        g, w = ctx.saved_tensors
+        by_g, by_w = needed(ctx)
+        return (
+            _Map.apply(x, w, *ctx.rest) if by_g else None,
+            _Outer.apply(x, g, *ctx.rest) if by_w else None,
+            None,
+            None,
+        )
+
+
+class _Outer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Tensor, plan: Plan, by_type: ByType | None) -> Tensor:
+        ctx.save_for_backward(x, g)
+        ctx.rest = plan, by_type
+        x, g = _sorted(x, by_type), _sorted(g, by_type)
+        out = x.new_empty(1 if by_type is None else len(by_type.parts), plan.dims[2])
+        for t, part, b in _parts(plan, by_type):
+            rows = x[part, b.x].reshape(-1, b.mul_in)
+            product = rows.T @ g[part, b.out].reshape(-1, b.mul_out)
+            out[t, b.weight] = product.mul_(b.scale).view(-1)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, g = ctx.saved_tensors
+        by_x, by_g = needed(ctx)
+        return (
+            _Transpose.apply(g, w, *ctx.rest) if by_x else None,
+            _Map.apply(x, w, *ctx.rest) if by_g else None,
+            None,
+            None,
+        )
