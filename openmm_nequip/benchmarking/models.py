@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from ..architectures.nequip import PRESETS, NequIPConfig
 from ..data.graph import Graph
 from ..errors import InputError, did_you_mean
 from ..potential import Potential, make_graph
-from .machine import all_versions
 from .samples import Sample, aspirin, water
 
 #: Names of the models and what defines them beside the types.
@@ -163,7 +163,9 @@ class Model:
         return {"seed": self.seed, "model_dtype": "float32", **self.options}
 
     def _cached_file(self, device: str) -> Path:
-        key = json.dumps([self.options, self.seed, device, all_versions()], sort_keys=True)
+        compiler = [version(name) for name in ("nequip", "torch", "e3nn")]
+        compiler.append(torch.backends.cpu.get_cpu_capability())
+        key = json.dumps([self.options, self.seed, device, compiler], sort_keys=True)
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         return root / "openmm-nequip" / "benchmark" / f"{self.name}-{name}.nequip.pt2"
@@ -217,7 +219,8 @@ def nequip_state() -> Iterator[None]:
     from nequip.utils.global_state import set_global_state
 
     dtype = torch.get_default_dtype()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "torch._inductor", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with isolate_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
