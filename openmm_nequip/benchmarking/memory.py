@@ -82,6 +82,8 @@ def _evaluate(engine_name: str, model_name: str, atoms: int, device: str, left: 
     call = engine.prepare(large)
     on_gpu = device.startswith("cuda")
     before = torch.cuda.memory_allocated() if on_gpu else memory_of_process("VmRSS")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     reset_peak()
     answer["seconds"] = [stopwatch(call)]
     if on_gpu:
