@@ -72,15 +72,13 @@ def self_connection(
 ) -> Tensor:
     """Do what `module` does."""
     v = module.num_attributes
+    paths = [path for path in module.paths if path[2] > 0]
+    parts = module.weight.split([mul_in * v * mul_out for _, _, mul_in, mul_out, _ in paths])
     weights = [
         # [mul_in, v, mul_out] -> [T, mul_in * mul_out]
-        torch.matmul(
-            type_attributes,
-            module.weight[w : w + mul_in * v * mul_out].view(mul_in, v, mul_out),
-        ).transpose(0, 1).flatten(1)
-        for _, _, mul_in, mul_out, w in module.paths
-        if mul_in > 0
-    ]  # fmt: skip
+        torch.matmul(type_attributes, part.view(mul_in, v, mul_out)).transpose(0, 1).flatten(1)
+        for part, (_, _, mul_in, mul_out, _) in zip(parts, paths, strict=True)
+    ]
     plan = _plan(tuple(module.paths), module.irreps_in.dim, v)
     return _Map.apply(x, torch.cat(weights, dim=1), plan, by_type)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..architectures.nequip import InteractionBlock, NequIP
+from ..nn.radial import ScalarMLP
 from ..nn.spline import RadialSpline
 from . import ops
 from .edges import Edges
@@ -59,9 +60,10 @@ def forward(
                 sent, harmonics, x.to(network.dtype), tables[k], edges, key
             )
         else:
-            weights = layer.radial_mlp(basis)
-            if network.spline is not None:
-                weights = spline(x, network.spline(weights))
+            if network.spline is None:
+                weights = layer.radial_mlp(basis)
+            else:
+                weights = spline(x, fitted(layer.radial_mlp, basis, network.spline))
             messages = ops.convolution(sent, harmonics, weights, edges, key)
         out = linear(layer.linear_2, messages)
         if layer.self_connection is not None:
@@ -78,7 +80,15 @@ def radial_tables(network: NequIP, spline: RadialSpline) -> list[Tensor]:
     """Return the spline coefficients of every layer's radial functions, ``[K + 3, W]`` each."""
     with torch.no_grad():
         basis = network.basis(spline.grid).to(network.dtype)
-        return [spline(layer.radial_mlp(basis)).contiguous() for layer in layers(network)]
+        return [fitted(layer.radial_mlp, basis, spline) for layer in layers(network)]
+
+
+def fitted(mlp: ScalarMLP, basis: Tensor, spline: RadialSpline) -> Tensor:
+    """Return ``spline(mlp(basis))``, fitted before the last layer: that is linear, and wider."""
+    *hidden, last = mlp.layers
+    for layer in hidden:
+        basis = mlp.activation(layer(basis))
+    return last(spline(basis))
 
 
 def layers(network: NequIP) -> list[InteractionBlock]:
