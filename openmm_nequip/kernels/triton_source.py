@@ -235,7 +235,7 @@ def _backward(form: Form, part: _Part, variant: str) -> Iterator[str]:
     for p, path in part.paths:
         body += _path_backward(form, p, path, variant)
     # one row for each part and edge
-    body.append("row = index * num_edges + e")
+    body.append("row = index.to(tl.int64) * num_edges + e")
     body.append(f"component = tl.arange(0, {_power_of_two(form.y_dim)})[None, :]")
     sums = "0.0"
     for k in used:
