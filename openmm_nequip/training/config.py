@@ -107,7 +107,8 @@ def _limits(field: Any) -> dict[str, Any]:
     return {n: getattr(limit, n) for limit in field.metadata for n in names if hasattr(limit, n)}
 
 
-#: The `model` section: a preset and any key of the architecture, which takes precedence.
+#: The `model` section: a preset and any key of the architecture, which takes precedence. What is
+#: left out has the architecture's default or depends on the data, but for `preparation.RADIAL`.
 ModelConfig: Any = create_model(
     "ModelConfig",
     __base__=Config,

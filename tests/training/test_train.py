@@ -259,6 +259,19 @@ def test_isolated_atoms_give_the_reference_energies(tmp_path, cluster_file):
     assert potential.config.per_type_energy_shifts == {"Cu": -3.5, "Au": -4.25}
 
 
+def test_new_potentials_have_radial_splines(tmp_path, cluster_file):
+    training = {"max_epochs": 1}
+    new = openmm_nequip.load(train(config(cluster_file, training), tmp_path / "new"))
+    assert (new.config.radial, new.config.radial_intervals) == ("spline", 64)
+    assert yaml.safe_load((tmp_path / "new/config.yaml").read_text())["model"]["radial"] == "spline"
+
+    exact = train(config(cluster_file, training, model={"radial": "exact"}), tmp_path / "exact")
+    assert openmm_nequip.load(exact).config.radial == "exact"
+    training["fine_tune_from"] = str(exact)
+    tuned = openmm_nequip.load(train(config(cluster_file, training), tmp_path / "tuned"))
+    assert tuned.config.radial == "exact"
+
+
 def test_environment_variables_in_paths(monkeypatch):
     monkeypatch.setenv("DATA_FOLDER", "/somewhere")
     monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
