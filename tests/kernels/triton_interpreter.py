@@ -14,7 +14,6 @@ from openmm_nequip.kernels.edges import Edges
 from openmm_nequip.kernels.form import form, form_key
 from openmm_nequip.nn.convolution import Convolution
 
-PARITY = "{0}x0e+{0}x0o+{0}x1e+{0}x1o+{0}x2e+{0}x2o"
 #: name: irreps in, l_max of the harmonics, irreps out, atoms, edges
 CASES = {
     "S": ("32x0e+16x1o", 1, "8x0e+8x1o", 5, 40),
@@ -22,10 +21,10 @@ CASES = {
     "M": ("8x0e+4x1o+2x2e", 2, "1x0e+1x1o+1x2e", 4, 20),
     "odd": ("33x0e+5x1o", 1, "3x0e+3x1o", 4, 30),
     "many-channels": ("200x0e+70x1o", 1, "1x0e+1x1o", 3, 12),
-    "parity": (PARITY.format(3), 2, PARITY.format(1), 3, 9),
+    "parity": ("3x0e+3x0o+2x1e+3x1o+1x2o", 2, "1x0e+1x0o+1x1e+1x1o+1x2e+1x2o", 3, 9),
     "unreached": ("4x0e+3x0o+2x1o", 1, "1x0e", 4, 20),
-    "l3": ("2x0e+3x1o+1x2e+2x3o", 3, "1x0e+1x1o+1x2e+1x3o", 3, 8),
-    "l4": ("2x2e+1x4e", 4, "1x0e+1x2e+1x3o+1x3e+1x4e", 2, 5),
+    "l3": ("2x0e+3x1o+2x3o", 3, "1x0e+1x1o+1x2e+1x3o", 3, 8),
+    "l4": ("2x2e+1x4e", 4, "1x0e+1x2e+1x3o+1x4e", 2, 5),
     "no-edges": ("2x0e+2x1o", 1, "1x0e+1x1o", 3, 0),
     "no-atoms": ("2x0e+2x1o", 1, "1x0e+1x1o", 0, 0),
     "one-atom": ("2x0e+2x1o", 1, "1x0e+1x1o", 1, 3),
