@@ -11,6 +11,7 @@ forces are trained.
 import math
 from collections.abc import Iterator
 from functools import cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,10 @@ class Block(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All blocks, and the lengths of rows of x, of the result and of W."""
+    """All blocks, and the lengths of rows of x, of the result and of W.
+
+    W is flat: for each block ``[mul_in, T, mul_out]``.
+    """
 
     blocks: tuple[Block, ...]
     dims: tuple[int, int, int]
@@ -64,7 +68,7 @@ class ByType(NamedTuple):
 def linear(module: EquivariantLinear, x: Tensor) -> Tensor:
     """Do what `module` does."""
     plan = _plan(tuple(module.paths), module.irreps_in.dim, 1)
-    return _Map.apply(x, module.weight.unsqueeze(0), plan, None)
+    return _Map.apply(x, module.weight, plan, None)
 
 
 def self_connection(
@@ -72,15 +76,18 @@ def self_connection(
 ) -> Tensor:
     """Do what `module` does."""
     v = module.num_attributes
-    paths = [path for path in module.paths if path[2] > 0]
-    parts = module.weight.split([mul_in * v * mul_out for _, _, mul_in, mul_out, _ in paths])
+    # [mul_in, v, mul_out] -> [mul_in, T, mul_out], irreps of equal mul_out at once
+    widths = [
+        (mul_out, sum(mul_in for _, _, mul_in, _, _ in group))
+        for mul_out, group in groupby(module.paths, key=lambda path: path[3])
+    ]
+    parts = module.weight.split([mul_in * v * mul_out for mul_out, mul_in in widths])
     weights = [
-        # [mul_in, v, mul_out] -> [T, mul_in * mul_out]
-        torch.matmul(type_attributes, part.view(mul_in, v, mul_out)).transpose(0, 1).flatten(1)
-        for part, (_, _, mul_in, mul_out, _) in zip(parts, paths, strict=True)
+        torch.matmul(type_attributes, part.view(mul_in, v, mul_out)).flatten()
+        for part, (mul_out, mul_in) in zip(parts, widths, strict=True)
     ]
     plan = _plan(tuple(module.paths), module.irreps_in.dim, v)
-    return _Map.apply(x, torch.cat(weights, dim=1), plan, by_type)
+    return _Map.apply(x, torch.cat(weights), plan, by_type)
 
 
 @cache
@@ -104,11 +111,14 @@ def _plan(paths: tuple[tuple[int, int, int, int, int], ...], in_dim: int, v: int
     return Plan(tuple(found), (in_dim, o, w))
 
 
-def _parts(plan: Plan, by_type: ByType | None) -> Iterator[tuple[int, slice, Block]]:
-    parts = (slice(None),) if by_type is None else by_type.parts
-    for t, part in enumerate(parts):
-        for block in plan.blocks:
-            yield t, part, block
+def _parts(w: Tensor, plan: Plan, by_type: ByType | None) -> Iterator[tuple[slice, Block, Tensor]]:
+    """Yield the atoms of each type with each block and its part of the weights."""
+    atoms = (slice(None),) if by_type is None else by_type.parts
+    for b in plan.blocks:
+        start, stop = b.weight.start * len(atoms), b.weight.stop * len(atoms)
+        weights = w[start:stop].view(b.mul_in, len(atoms), b.mul_out).unbind(1)
+        for part, weight in zip(atoms, weights, strict=True):
+            yield part, b, weight
 
 
 def _sorted(x: Tensor, by_type: ByType | None) -> Tensor:
@@ -126,9 +136,8 @@ class _Map(torch.autograd.Function):
         ctx.rest = plan, by_type
         x = _sorted(x, by_type)
         out = x.new_zeros(x.shape[0], plan.dims[1])
-        for t, part, b in _parts(plan, by_type):
-            rows = x[part, b.x].reshape(-1, b.mul_in)
-            product = rows @ w[t, b.weight].view(b.mul_in, b.mul_out)
+        for part, b, weight in _parts(w, plan, by_type):
+            product = x[part, b.x].reshape(-1, b.mul_in) @ weight
             out[part, b.out] = product.mul_(b.scale).view(-1, b.out.stop - b.out.start)
         return _unsorted(out, by_type)
 
@@ -151,9 +160,8 @@ class _Transpose(torch.autograd.Function):
         ctx.rest = plan, by_type
         g = _sorted(g, by_type)
         out = g.new_zeros(g.shape[0], plan.dims[0])
-        for t, part, b in _parts(plan, by_type):
-            rows = g[part, b.out].reshape(-1, b.mul_out)
-            product = rows @ w[t, b.weight].view(b.mul_in, b.mul_out).T
+        for part, b, weight in _parts(w, plan, by_type):
+            product = g[part, b.out].reshape(-1, b.mul_out) @ weight.T
             out[part, b.x] = product.mul_(b.scale).view(-1, b.x.stop - b.x.start)
         return _unsorted(out, by_type)
 
@@ -175,11 +183,10 @@ class _Outer(torch.autograd.Function):
         ctx.save_for_backward(x, g)
         ctx.rest = plan, by_type
         x, g = _sorted(x, by_type), _sorted(g, by_type)
-        out = x.new_empty(1 if by_type is None else len(by_type.parts), plan.dims[2])
-        for t, part, b in _parts(plan, by_type):
-            rows = x[part, b.x].reshape(-1, b.mul_in)
-            product = rows.T @ g[part, b.out].reshape(-1, b.mul_out)
-            out[t, b.weight] = product.mul_(b.scale).view(-1)
+        out = x.new_empty(plan.dims[2] * (1 if by_type is None else len(by_type.parts)))
+        for part, b, weight in _parts(out, plan, by_type):
+            rows, columns = x[part, b.x].reshape(-1, b.mul_in), g[part, b.out]
+            torch.mul(rows.T @ columns.reshape(-1, b.mul_out), b.scale, out=weight)
         return out
 
     @staticmethod
