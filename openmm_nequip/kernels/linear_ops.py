@@ -5,7 +5,7 @@
 over atoms n of type t_n, irreps p, components m and channels u, v. `_Map`, `_Transpose` and
 `_Outer` are its derivatives by g, x and W, so every derivative of one of them is one of them again.
 What this saves over `nn.linear` is autograd's bookkeeping of every block, three times over where
-forces are trained.
+forces are trained. On a GPU, which must not wait for numbers of atoms, it is `nn.linear` after all.
 """
 
 import math
@@ -58,8 +58,10 @@ class ByType(NamedTuple):
     parts: tuple[slice, ...]
 
     @classmethod
-    def of(cls, types: Tensor, num_types: int) -> "ByType":
-        """Sort the atoms."""
+    def of(cls, types: Tensor, num_types: int) -> "ByType | None":
+        """Sort the atoms, if they are on the CPU."""
+        if types.device.type != "cpu":
+            return None
         order = torch.argsort(types, stable=True)
         ends = [0, *torch.bincount(types, minlength=num_types).cumsum(0).tolist()]
         return cls(order, torch.argsort(order), tuple(map(slice, ends[:-1], ends[1:])))
@@ -67,14 +69,22 @@ class ByType(NamedTuple):
 
 def linear(module: EquivariantLinear, x: Tensor) -> Tensor:
     """Do what `module` does."""
+    if x.device.type != "cpu":
+        return module(x)
     plan = _plan(tuple(module.paths), module.irreps_in.dim, 1)
     return _Map.apply(x, module.weight, plan, None)
 
 
 def self_connection(
-    module: SelfConnection, x: Tensor, type_attributes: Tensor, by_type: ByType
+    module: SelfConnection,
+    x: Tensor,
+    type_attributes: Tensor,
+    types: Tensor,
+    by_type: ByType | None,
 ) -> Tensor:
     """Do what `module` does."""
+    if by_type is None:
+        return module(x, type_attributes, types)
     v = module.num_attributes
     # [mul_in, v, mul_out] -> [mul_in, T, mul_out], irreps of equal mul_out at once
     widths = [

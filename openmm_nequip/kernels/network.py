@@ -67,7 +67,9 @@ def forward(
             messages = ops.convolution(sent, harmonics, weights, edges, key)
         out = linear(layer.linear_2, messages)
         if layer.self_connection is not None:
-            out = out + self_connection(layer.self_connection, h, network.type_embedding, by_type)
+            out = out + self_connection(
+                layer.self_connection, h, network.type_embedding, types, by_type
+            )
         h = layer.gate(out)
 
     energies = network.atomic_energies(h, types)

@@ -31,7 +31,7 @@ def test_equal_to_the_modules(types):
     by_type = ByType.of(types, len(attributes))
     found, expected = linear(plain, x), plain(x)
     assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
-    found = self_connection(connection, x, attributes, by_type)
+    found = self_connection(connection, x, attributes, types, by_type)
     assert torch.allclose(found, connection(x, attributes, types), rtol=1e-12, atol=1e-12)
 
 
@@ -45,7 +45,9 @@ def test_derivatives():
 
     def connect(x, attributes, weight):
         call = _Call(connection, self_connection)
-        return torch.func.functional_call(call, {"module.weight": weight}, (x, attributes, by_type))
+        return torch.func.functional_call(
+            call, {"module.weight": weight}, (x, attributes, types, by_type)
+        )
 
     for function, arguments in (
         (map_, (x, plain.weight)),
@@ -74,7 +76,10 @@ def test_force_training():
     gradients = []
     for fused in (False, True):
         if fused:
-            first, second = linear(plain, x), self_connection(connection, x, attributes, by_type)
+            first, second = (
+                linear(plain, x),
+                self_connection(connection, x, attributes, types, by_type),
+            )
         else:
             first, second = plain(x), connection(x, attributes, types)
         energy = first.tanh().sum() + second.tanh().sum()

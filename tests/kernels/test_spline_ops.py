@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from openmm_nequip.kernels import spline_ops
+from openmm_nequip.kernels import spline_numba, spline_ops
 from openmm_nequip.kernels.spline_ops import spline, spline_dot, spline_transpose
 from openmm_nequip.nn.spline import evaluate
 
@@ -82,6 +82,25 @@ def test_force_training_through_the_spline():
         gradients.append(torch.autograd.grad(slope.square().sum(), (x_, c_)))
     for found, expected in zip(*gradients, strict=True):
         assert torch.allclose(found, expected, rtol=1e-11, atol=1e-9)
+
+
+def test_what_a_pass_does_not_need_is_not_computed(monkeypatch):
+    calls = []
+    for name in ("spline", "spline_dot", "spline_transpose"):
+        original = getattr(spline_numba, name)
+
+        def note(*arguments, name=name, original=original):
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(spline_numba, name, note)
+    x, _, c, _ = (t.requires_grad_() for t in inputs(40, 8, 5))
+    energy = spline(2.0 * x, 2.0 * c).square().sum()
+    (force,) = torch.autograd.grad(energy, x, create_graph=True)
+    assert calls == ["spline", "spline_dot"]
+    calls.clear()
+    force.square().sum().backward(inputs=[c])
+    assert sorted(calls) == ["spline", "spline_transpose", "spline_transpose"]
 
 
 def test_operators_are_well_formed():
