@@ -3,6 +3,7 @@
 Each result is written by one thread in one order, whatever the number of threads.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def spline_transpose(x: Tensor, a: Tensor, v: Tensor, order: int, num_intervals:
     return out
 
 
+@cache
 def _table(order: int, num_intervals: int) -> np.ndarray:
     return np.array(polynomials(order, num_intervals))
 

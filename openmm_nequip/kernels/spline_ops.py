@@ -10,6 +10,7 @@ next derivative of B. So every derivative of any of the three is one of the thre
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -96,13 +97,17 @@ def _spline_transpose_torch(
     return _matrix(x, a, order, num_intervals, v.dtype).T @ v
 
 
+@cache
+def _table(order: int, num_intervals: int, device: torch.device) -> Tensor:
+    return torch.tensor(polynomials(order, num_intervals), dtype=torch.float64, device=device)
+
+
 def _matrix(x: Tensor, a: Tensor, order: int, num_intervals: int, dtype: torch.dtype) -> Tensor:
     """Return a times the B-splines at x, ``[E, K + 3]``: four entries in a row."""
     t = x * num_intervals
     cell = t.floor().nan_to_num(0.0).clamp(0, num_intervals - 1)
     powers = torch.stack([(t - cell) ** n for n in range(4)], dim=1)
-    table = torch.tensor(polynomials(order, num_intervals), dtype=x.dtype, device=x.device)
-    values = (powers @ table.T) * a.unsqueeze(1)
+    values = (powers @ _table(order, num_intervals, x.device).T) * a.unsqueeze(1)
     values = torch.where((x >= 1.0).unsqueeze(1), 0.0, values)
     columns = cell.to(torch.int64).unsqueeze(1) + torch.arange(4, device=x.device)
     matrix = torch.zeros(len(x), num_intervals + 3, dtype=dtype, device=x.device)
