@@ -31,6 +31,19 @@ def test_nve_has_no_trend(simulate, gas, untrained, record_property):
     assert drift.fluctuation < 1e-3 * series.potential.std()
 
 
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_engines_conserve_energy_alike(simulate, gas, untrained, precision):
+    """Neither splines nor a list that is kept cost any of it."""
+    spread, last = {}, {}
+    for engine in ("fused", "reference"):
+        _, series = simulate(
+            gas, untrained, 0.2, every=2, ensemble="nve", engine=engine, precision=precision
+        )
+        spread[engine], last[engine] = series.total.std(), series.potential[-1]
+    assert spread["fused"] < 1.05 * spread["reference"]
+    assert last["fused"] == pytest.approx(last["reference"], abs=0.01 * series.potential.std())
+
+
 def test_nvt_reaches_its_temperature(simulate, gas, untrained):
     _, series = simulate(
         gas, untrained, 2.5, every=4, temperature=400, friction=50, timestep=2.5, seed=3
