@@ -21,13 +21,8 @@ import numpy as np
 from numba import njit, prange
 
 real = np.{dtype}
-compiled = njit(
-    parallel=True,
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath={{"reassoc", "contract", "nsz", "arcp"}},  # NaN and infinity stay what they are
-)
+# fastmath but for "nnan" and "ninf": NaN and infinity stay what they are
+compiled = njit(error_model="numpy", fastmath={{"reassoc", "contract", "nsz", "arcp"}})
 '''
 
 # Cubic B-splines as in nn.spline: `f` is the place in the interval. NaN fails both comparisons.
@@ -187,8 +182,10 @@ def _kernel(
 ) -> str:
     """Assemble a loop over the rows of an array and the edges of each.
 
-    With `radial` the weights are splines of the scaled distance; `beyond` is what to do at an
-    edge longer than the cutoff, `slope` asks for their derivatives.
+    The loop over the atoms is a function of its own: Numba takes a hundred times longer to compile
+    a long body inside a parallel loop. With `radial` the weights are splines of the scaled
+    distance; `beyond` is what to do at an edge longer than the cutoff, `slope` asks for their
+    derivatives.
     """
     if radial:
         name, arguments = f"radial_{name}", arguments.replace(" w,", " r, table,")
@@ -204,17 +201,18 @@ def _kernel(
     else:
         weights = ["we = w[e]"]
     edge = ["e = order[k]", *weights, *_harmonics("y", "y", form), *body]
-    return "\n".join(
-        [
-            "@compiled",
-            f"def {name}({arguments}):",
-            f"    for i in prange({rows}.shape[0]):",
-            indent("\n".join(setup), " " * 8),
-            "        for k in range(start[i], start[i + 1]):",
-            indent("\n".join(edge), " " * 12),
-            "",
-        ]
-    )
+    lines = [*setup, "for k in range(start[i], start[i + 1]):", *(f"    {line}" for line in edge)]
+    return f"""\
+@compiled
+def {name}_of(i, {arguments}):
+{indent(chr(10).join(lines), "    ")}
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def {name}({arguments}):
+    for i in prange({rows}.shape[0]):
+        {name}_of(np.int64(i), {arguments})  # prange counts in uint64
+"""
 
 
 def _channels(path: Path, lines: list[str]) -> list[str]:

@@ -38,7 +38,8 @@ class RadialSpline(nn.Module):
         design.scatter_(1, cell[:, None] + torch.arange(4), values)
         # the last three B-splines are left out: only they do not vanish at x = 1
         fit = torch.zeros(num_intervals + 3, len(grid), dtype=torch.float64)
-        fit[:num_intervals] = torch.linalg.pinv(design[:, :num_intervals])
+        design = design[:, :num_intervals]
+        fit[:num_intervals] = torch.linalg.solve(design.T @ design, design.T)
         self.register_buffer("grid", grid, persistent=False)
         self.register_buffer("fit", fit, persistent=False)
 
