@@ -37,7 +37,12 @@ class FusedPotential(Potential):
         self, vectors: Tensor, types: Tensor, edge_index: Tensor, gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         """See `Potential.differentiate`."""
-        edges = Edges.of(edge_index, len(types))
+        return self.differentiate_sorted(vectors, types, Edges.of(edge_index, len(types)), gradient)
+
+    def differentiate_sorted(
+        self, vectors: Tensor, types: Tensor, edges: Edges, gradient: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Do the same for edges whose order is known already."""
         if not self.training:
             self._prepare()
             if self._step is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..kernels.potential import FusedPotential
 from ..potential import Potential
 from .module import OpenMMModule, box_widths
 from .verlet import Neighbors, verlet_list
@@ -49,7 +50,9 @@ class FusedEngine:
 
     def __init__(self, potential: Potential, device: torch.device | str):
         fused = potential.with_engine("fused").to(device)
-        self.potential = fused.eval().requires_grad_(False)
+        assert isinstance(fused, FusedPotential)
+        self.potential = fused
+        self.potential.eval().requires_grad_(False)
         self.neighbors = verlet_list(potential.r_max, device)
         self._turn = Lock()
 
@@ -69,14 +72,11 @@ class FusedEngine:
         """
         with self._turn, torch.inference_mode(False), torch.enable_grad():
             found = self.neighbors.update(positions, box, periodic)
-            edge_index = torch.stack([found.edges.receivers, found.edges.senders])
-            energies, gradient = self.potential.differentiate(
-                found.vectors, types, edge_index, gradient=True
+            energies, gradient = self.potential.differentiate_sorted(
+                found.vectors, types, found.edges
             )
         assert gradient is not None
-        forces = torch.zeros_like(positions)
-        forces.index_add_(0, found.edges.receivers, gradient)
-        forces.index_add_(0, found.edges.senders, gradient, alpha=-1)
+        forces = self.neighbors.forces(gradient, found.edges)
         return Evaluation(energies.detach(), forces, gradient, found)
 
 

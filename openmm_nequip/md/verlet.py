@@ -144,6 +144,13 @@ class VerletList(ABC):
     def _select(self) -> Neighbors:
         """Return the candidates within the cutoff."""
 
+    @abstractmethod
+    def forces(self, gradient: Tensor, edges: Edges) -> Tensor:
+        """Return the forces, ``[N, 3]``, from the gradient by the edge vectors, ``[E, 3]``.
+
+        They are its divergence: a vector grows with its sender and shrinks with its receiver.
+        """
+
 
 class TorchVerletList(VerletList):
     """A list in PyTorch, on any device that has float64."""
@@ -186,6 +193,12 @@ class TorchVerletList(VerletList):
         near = vectors.square().sum(1) < self.r_max**2
         edge_index = torch.stack([self._i[near], self._j[near]])
         return Neighbors(vectors[near], Edges.of(edge_index, len(self._points)))
+
+    def forces(self, gradient: Tensor, edges: Edges) -> Tensor:
+        """See `VerletList.forces`."""
+        forces = gradient.new_zeros(len(edges.receiver_start) - 1, 3)
+        forces.index_add_(0, edges.receivers, gradient)
+        return forces.index_add_(0, edges.senders, gradient, alpha=-1)
 
 
 def verlet_list(r_max: float, device: torch.device | str) -> VerletList:

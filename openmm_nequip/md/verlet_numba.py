@@ -52,6 +52,15 @@ class NumbaVerletList(VerletList):
         vectors, *edges = (torch.from_numpy(array) for array in arrays)
         return Neighbors(vectors, Edges(*edges))
 
+    def forces(self, gradient: Tensor, edges: Edges) -> Tensor:
+        """See `VerletList.forces`."""
+        g = gradient.detach().contiguous().numpy()
+        return torch.from_numpy(
+            _forces(
+                g, edges.receivers.numpy(), edges.senders.numpy(), len(edges.receiver_start) - 1
+            )
+        )
+
 
 @njit(cache=True, nogil=True)
 def _sort_by(atoms: Any, num_atoms: int) -> Any:
@@ -167,3 +176,14 @@ def _select_parallel(points: Any, start: Any, senders: Any, translations: Any, r
     for i in prange(n):
         _fill(i, points, start, senders, translations, r_max, first, vectors, receivers, chosen)
     return vectors, receivers, chosen, np.arange(first[n]), first, *_sort_by(chosen, n)
+
+
+@njit(cache=True, nogil=True)
+def _forces(gradient: Any, receivers: Any, senders: Any, num_atoms: int) -> Any:
+    forces = np.zeros((num_atoms, 3))
+    for e in range(len(gradient)):
+        i, j = np.uintp(receivers[e]), np.uintp(senders[e])
+        for k in range(3):
+            forces[i, k] += gradient[e, k]
+            forces[j, k] -= gradient[e, k]
+    return forces

@@ -199,6 +199,23 @@ def test_an_atom_that_flies_away(new):
         assert torch.equal(found.vectors, expected.vectors)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_forces(new, case):
+    """As autograd has them, for an energy of the vectors alone."""
+    _, positions, box, periodic = start(case)
+    neighbors = new(R_MAX)
+    vectors, edges = update(neighbors, positions, box, periodic)
+    coefficients = torch.linspace(1.0, 2.0, len(vectors), dtype=torch.float64)[:, None]
+    points = torch.tensor(positions, requires_grad=True)
+    moving = points[edges.senders] - points[edges.receivers]
+    energy = (coefficients * (vectors + moving - moving.detach()).square()).sum()
+    (gradient,) = torch.autograd.grad(energy, points)
+    found = neighbors.forces(2 * coefficients * vectors, edges)
+    torch.testing.assert_close(found, -gradient, rtol=0, atol=1e-11)
+    assert found.shape == positions.shape
+    assert case == "several images" or found.abs().max() > 1.0
+
+
 def test_threads_do_not_change_the_result(monkeypatch):
     _, positions, box, periodic = start("triclinic")
     one = update(NumbaVerletList(R_MAX), positions, box, periodic)
