@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..architectures.nequip import NequIPConfig
 from ..config import parse_config
 from ..errors import InputError
+from ..kernels.accuracy import radial_spline
 from ..nn.linear import EquivariantLinear, SelfConnection
 from ..potential import Potential
 
@@ -71,6 +72,7 @@ def from_checkpoint(
     finally:
         torch.set_default_dtype(default_dtype)
     potential = from_model(model, elements)
+    potential.metadata["radial_spline"] = radial_spline(potential)
     potential.metadata["description"] = f"converted from the nequip checkpoint {path.name}"
     return potential
 

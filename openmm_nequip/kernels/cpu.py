@@ -63,6 +63,12 @@ class Step:
                     layers(network), [*layers(network)[1:], None], tables, strict=True
                 )
             ]
+            self.slopes = None
+            if len(network.readout.layers) == 1:  # linear: the same gradient at all atoms of a type
+                (linear,) = network.readout.layers
+                weight = linear.weight[:, 0] * linear.scale  # type: ignore[operator, index]
+                slopes = network.scales[:, None] * weight
+                self.slopes = slopes.numpy().astype(self.dtype)
         self.workspace = _Workspace(self.dtype)
         self.seconds: dict[str, float] = {}
         self._types = np.zeros(0, np.int64)
@@ -138,9 +144,13 @@ class Step:
         return energies, torch.from_numpy(gradient)
 
     def _read_out(self, h: Array, types: Tensor) -> tuple[Tensor, Array]:
-        features = torch.from_numpy(h).requires_grad_()
+        """Return atomic energies and their gradient by the last features."""
+        features = torch.from_numpy(h)
+        if self.slopes is not None:
+            with torch.no_grad():
+                return self.network.atomic_energies(features, types), self.slopes[types.numpy()]
         with torch.enable_grad():
-            energies = self.network.atomic_energies(features, types)
+            energies = self.network.atomic_energies(features.requires_grad_(), types)
             (gradient,) = torch.autograd.grad(energies.sum(), features)
         return energies.detach(), gradient.numpy()
 

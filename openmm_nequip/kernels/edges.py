@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 
 class Edges(NamedTuple):
     """Which edges every atom receives and sends over: sums without atomic operations.
@@ -28,7 +30,19 @@ class Edges(NamedTuple):
 
     @classmethod
     def of(cls, edge_index: Tensor, num_atoms: int) -> "Edges":
-        """Sort the edges of a graph, ``[2, E]``: receiving, sending atom; any order will do."""
+        """Sort the edges of a graph, ``[2, E]``: receiving, sending atom; any order will do.
+
+        Raises
+        ------
+        InputError
+            An edge refers to an atom that does not exist (looked at on the CPU only: on a GPU
+            the host would have to wait).
+        """
+        if edge_index.device.type == "cpu" and edge_index.numel():
+            first, last = int(edge_index.min()), int(edge_index.max())
+            if first < 0 or last >= num_atoms:
+                wrong = first if first < 0 else last
+                raise InputError(f"edge_index refers to atom {wrong}; there are {num_atoms} atoms")
         receivers, senders = edge_index[0].contiguous(), edge_index[1].contiguous()
         return cls(receivers, senders, *_sort(receivers, num_atoms), *_sort(senders, num_atoms))
 

@@ -5,9 +5,9 @@ number of threads. The channel loops are innermost and contiguous: LLVM vectoris
 
 Names in the generated code, for an edge e from the sender j to the receiver i and one path:
 ``ym`` harmonics; ``a_mi_mo = Σ_me C[mi, me, mo] y_me``, the coupling that all channels share;
-``x_m``, ``g_m``, ``wu`` features, cotangent and weight of channel u; ``q_mi_mo`` the sums over
-channels whose contraction with C is the derivative by the harmonics. In the second derivatives
-``z_m``, ``b_mi_mo``, ``p_m`` and ``vu`` are the same for the cotangents of the first derivatives.
+``xm``, ``gm``, ``wu`` features, cotangent and weight of channel u; ``qm = Σ C[mi, m, mo] x_mi
+g_mo``, from which the derivatives by weight and harmonics follow. In the second derivatives ``zm``,
+``b_mi_mo``, ``pm``, ``sm`` and ``vu`` are the same for the cotangents of the first derivatives.
 """
 
 from collections.abc import Iterable
@@ -90,16 +90,15 @@ def _by_receiver(form: Form, radial: bool) -> str:
     for path in form.paths:
         loop = _load("x", "xj", path.x_start, path.mul, path.x_dim)
         loop += _load("g", "row", path.out_start, path.out_stride, path.out_dim)
-        total = " + ".join(f"x{mi} * ({_toward('a', path, mi)})" for mi in range(path.x_dim))
+        loop += _products("q", "x", path)
+        total = " + ".join(f"y{path.y_start + m} * q{m}" for m in range(path.y_dim))
         if radial:
             loop += [_weight("dw", "dwe", path), f"slope += dw * ({total})"]
         else:
             loop.append(f"gwe[{_at(path.w_start)}] = {total}")
         loop.append(_weight("wu", "we", path))
-        loop += [f"x{mi} *= wu" for mi in range(path.x_dim)]
-        loop += [f"q_{mi}_{mo} += x{mi} * g{mo}" for mi, mo in _pairs(path)]
-        body += [*_coupling("a", "y", path), *_zero(f"q_{a}_{b}" for a, b in _pairs(path))]
-        body += [*_channels(path, loop), *_by_harmonics(path)]
+        loop += [f"gy{path.y_start + m} += wu * q{m}" for m in range(path.y_dim)]
+        body += _channels(path, loop)
     body += [f"gy[e, {m}] = gy{m}" for m in range(form.y_dim)]
     if radial:
         body.append("gr[e] = slope")
@@ -134,20 +133,17 @@ def _second_by_receiver(form: Form) -> str:
         loop += _load("p", "pj", path.x_start, path.mul, path.x_dim)
         loop += _load("g", "row", path.out_start, path.out_stride, path.out_dim)
         loop += [_weight("wu", "we", path), _weight("vu", "ve", path)]
-        total = " + ".join(
-            f"p{mi} * ({_toward('a', path, mi)}) + x{mi} * ({_toward('b', path, mi)})"
-            for mi in range(path.x_dim)
-        )
+        loop += [*_products("q", "x", path), *_products("s", "p", path)]
+        harmonics = range(path.y_start, path.y_start + path.y_dim)
+        total = " + ".join(f"y{m} * s{k} + z{m} * q{k}" for k, m in enumerate(harmonics))
         loop.append(f"gwe[{_at(path.w_start)}] = {total}")
+        loop += [f"gy{m} += wu * s{k} + vu * q{k}" for k, m in enumerate(harmonics)]
         for mi in range(path.x_dim):
             loop += [f"p{mi} = wu * p{mi} + vu * x{mi}", f"x{mi} *= wu"]
         for mo in range(path.out_dim):
             terms = (f"a_{mi}_{mo} * p{mi} + b_{mi}_{mo} * x{mi}" for mi in _inputs(path, mo))
             loop.append(_add("out", path.out_start + mo * path.out_stride, terms))
-        loop += [f"q_{mi}_{mo} += p{mi} * g{mo}" for mi, mo in _pairs(path)]
-        body += [*_coupling("a", "y", path), *_coupling("b", "z", path)]
-        body += _zero(f"q_{a}_{b}" for a, b in _pairs(path))
-        body += [*_channels(path, loop), *_by_harmonics(path)]
+        body += [*_coupling("a", "y", path), *_coupling("b", "z", path), *_channels(path, loop)]
     body += [f"gy[e, {m}] = gy{m}" for m in range(form.y_dim)]
     setup = ["row = g[i]", "out = gg[i]", "out[:] = 0"]
     arguments = "ax, ay, aw, g, x, y, w, senders, order, start, gg, gy, gw"
@@ -236,13 +232,17 @@ def _coupling(symbol: str, harmonics: str, path: Path) -> list[str]:
     ]
 
 
-def _by_harmonics(path: Path) -> list[str]:
-    """Contract the coefficients with the sums over channels."""
-    return [
-        f"gy{path.y_start + m} += "
-        + " + ".join(f"real({c!r}) * q_{mi}_{mo}" for mi, me, mo, c in path.coefficients if me == m)
-        for m in sorted({me for _, me, _, _ in path.coefficients})
-    ]
+def _products(symbol: str, x: str, path: Path) -> list[str]:
+    """Contract the coefficients with features and cotangent: one sum for each harmonic."""
+    lines = []
+    for m in range(path.y_dim):
+        terms = []
+        for mi in range(path.x_dim):
+            by_g = [f"real({c!r}) * g{o}" for i, e, o, c in path.coefficients if (i, e) == (mi, m)]
+            if by_g:
+                terms.append(f"{x}{mi} * ({' + '.join(by_g)})")
+        lines.append(f"{symbol}{m} = " + " + ".join(terms))
+    return lines
 
 
 def _toward(coupling: str, path: Path, mi: int) -> str:

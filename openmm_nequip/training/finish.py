@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..kernels.accuracy import radial_spline
 from ..potential import Potential
 from ..versions import versions
 from . import plots
@@ -54,6 +55,8 @@ def finish(
         },
         "errors": results,
     }
+    if potential.config.radial == "exact":
+        potential.metadata["radial_spline"] = radial_spline(potential)
     model_file = folder.path / f"{config.name}.safetensors"
     potential.save(model_file)
     run = {
