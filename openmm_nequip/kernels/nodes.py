@@ -15,7 +15,12 @@ from numba import njit, prange
 
 BLOCK = 4
 
-_options = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+# inlined: of a function on its own a process that compiles has another copy than one that does not
+_options = {
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "forceinline": True,
+}
 
 
 @njit(**_options)

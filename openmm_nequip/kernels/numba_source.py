@@ -22,7 +22,9 @@ from numba import njit, prange
 
 real = np.{dtype}
 # fastmath but for "nnan" and "ninf": NaN and infinity stay what they are
-compiled = njit(error_model="numpy", fastmath={{"reassoc", "contract", "nsz", "arcp"}})
+compiled = njit(
+    error_model="numpy", fastmath={{"reassoc", "contract", "nsz", "arcp"}}, forceinline=True
+)
 '''
 
 # Cubic B-splines as in nn.spline: `f` is the place in the interval. NaN fails both comparisons.
