@@ -19,10 +19,10 @@ run: .venv/ready-to-run
 		output=runs/ethanol_vacuum-$$(date +%Y%m%d-%H%M%S)
 
 test: .venv/ready-to-test
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 slow: .venv/ready-to-test
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .

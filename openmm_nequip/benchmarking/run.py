@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, did_you_mean
-from ..training.engine import set_num_threads
+from ..kernels.engine import set_num_threads
 from . import machine
 from .budget import Budget, Forecast
 from .energy import describe, measure_energy

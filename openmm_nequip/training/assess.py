@@ -11,8 +11,8 @@ from ..data.dataset import FrameDataset
 from ..data.fingerprint import fingerprint
 from ..data.readers import read_frames
 from ..errors import InputError
+from ..kernels.engine import choose_engine
 from . import plots
-from .engine import with_engine
 from .evaluation import describe, errors, evaluation_batches, predict
 
 
@@ -60,7 +60,7 @@ def assess(model: str | Path, data: Path, output: Path, **reading: Any) -> dict[
         raise InputError(f"{data} has no energies, forces or stresses to compare with")
     print(frames.summary(), flush=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    potential = with_engine(potential, "auto", device).to(device)
+    potential = potential.with_engine(choose_engine("auto", device)).to(device)
     dataset = FrameDataset(frames, potential.elements, potential.r_max)
     predictions = predict(
         potential, evaluation_batches(dataset), labels["forces"], labels["stress"]

@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader
 from ..data.dataset import Targets, collate_batch
 from ..data.graph import Graph
 from ..errors import InputError
+from ..kernels.engine import choose_engine, set_num_threads
 from ..potential import Potential
 from ..versions import versions
 from .config import TrainConfig
 from .display import Display
 from .ema import EMA
-from .engine import set_num_threads, with_engine
 from .evaluation import Predictions, evaluation_batches, gather, predict
 from .finish import finish
 from .loop import Interrupted, TrainingLoop
@@ -88,7 +88,8 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
     sets = load_sets(reader, config.seed)
     potential, statistics = preparation.build(sets)
-    potential = with_engine(potential, config.training.engine, _device_type(config))
+    engine = choose_engine(config.training.engine, _device_type(config))
+    potential = potential.with_engine(engine)
     for note in statistics.notes:
         say(f"note: {note}")
     config = _resolve(config, potential, sets.sizes)

@@ -11,12 +11,13 @@ import openmm_nequip
 from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.data.dataset import FrameDataset
 from openmm_nequip.data.readers import read_frames
-from openmm_nequip.kernels import ops
+from openmm_nequip.errors import InputError
+from openmm_nequip.kernels import engine as engines
+from openmm_nequip.kernels.engine import set_num_threads
 from openmm_nequip.kernels.potential import FusedPotential
 from openmm_nequip.potential import Potential
 from openmm_nequip.training import run
 from openmm_nequip.training.ema import EMA
-from openmm_nequip.training.engine import set_num_threads, with_engine
 from openmm_nequip.training.evaluation import evaluation_batches, predict
 from openmm_nequip.training.run import train
 
@@ -68,22 +69,20 @@ def test_same_bits_again_and_for_any_number_of_threads(tmp_path, cluster_file, r
 
 def test_engine_is_chosen_by_what_can_be_compiled(monkeypatch, cluster_file, tmp_path):
     used = []
-    original = run.with_engine
+    original = run.finish
 
-    def note(*arguments):
-        used.append(original(*arguments))
-        return used[-1]
+    def note(config, sets, potential, *arguments):
+        used.append(type(potential))
+        original(config, sets, potential, *arguments)
 
-    monkeypatch.setattr(run, "with_engine", note)
+    monkeypatch.setattr(run, "finish", note)
     train(config(cluster_file, {"max_epochs": 1}), tmp_path / "auto")
     train(config(cluster_file, {"max_epochs": 1, "engine": "reference"}), tmp_path / "reference")
-    assert [type(potential) for potential in used] == [FusedPotential, Potential]
-
-    potential = used[0]
-    assert type(with_engine(potential, "auto", "cpu")) is FusedPotential
-    monkeypatch.setattr(ops, "is_compiled", lambda device_type: False)
-    assert type(with_engine(potential, "auto", "cpu")) is Potential
-    assert type(with_engine(potential, "fused", "cpu")) is FusedPotential
+    monkeypatch.setattr(engines, "why_not_fused", lambda device=None: "no compiler")
+    train(config(cluster_file, {"max_epochs": 1}), tmp_path / "without")
+    assert used == [FusedPotential, Potential, Potential]
+    with pytest.raises(InputError, match="does not work here: no compiler"):
+        train(config(cluster_file, {"max_epochs": 1, "engine": "fused"}), tmp_path / "fused")
 
 
 def test_evaluation_sees_weights_that_change_in_place(cluster_file):
