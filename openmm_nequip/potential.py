@@ -190,7 +190,8 @@ class Potential(nn.Module):
     def with_dtype(self, model_dtype: Literal["float32", "float64"]) -> "Potential":
         """Return the same potential with its network in another precision."""
         config = self.config.model_copy(update={"model_dtype": model_dtype})
-        converted = type(self)(config, self.metadata)
+        with torch.random.fork_rng(devices=[]):  # every weight is replaced
+            converted = type(self)(config, self.metadata)
         converted.load_state_dict(self.state_dict())
         return converted.to(self.device).train(self.training)
 
@@ -200,7 +201,8 @@ class Potential(nn.Module):
         from .kernels.potential import FusedPotential
 
         kind = FusedPotential if engine == "fused" else Potential
-        converted = kind(self.config, self.metadata)
+        with torch.random.fork_rng(devices=[]):  # every weight is replaced
+            converted = kind(self.config, self.metadata)
         converted.load_state_dict(self.state_dict())
         return converted.to(self.device).train(self.training)
 

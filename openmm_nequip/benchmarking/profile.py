@@ -133,3 +133,6 @@ class _TimedList:
         found = self.inner.update(*arguments)
         self.seconds += time.perf_counter() - start
         return found
+
+    def forces(self, gradient: torch.Tensor, edges: Any) -> torch.Tensor:
+        return self.inner.forces(gradient, edges)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.frame import Frame
@@ -45,7 +46,8 @@ def radial_spline(potential: Potential) -> dict[str, Any]:
 
 def _forces(potential: Potential, graph: Graph, radial: dict[str, Any]) -> Tensor:
     config = potential.config.model_copy(update={"model_dtype": "float64", **radial})
-    copy = Potential(config)
+    with torch.random.fork_rng(devices=[]):  # every weight is replaced
+        copy = Potential(config)
     copy.load_state_dict({name: t.detach().cpu() for name, t in potential.state_dict().items()})
     forces = copy.eval()(graph).forces
     assert forces is not None

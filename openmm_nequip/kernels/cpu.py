@@ -8,6 +8,7 @@ import math
 import time
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from .network import layers
 from .numba_backend import kernels
 
 Array = NDArray[np.floating]
+
+_ATOMS_PER_THREAD = 10  # with fewer, threads wait for each other
 
 
 class Step:
@@ -84,6 +87,14 @@ class Step:
         edges
             Of the graph.
         """
+        limit = numba.get_num_threads()
+        numba.set_num_threads(max(1, min(limit, len(types) // _ATOMS_PER_THREAD)))
+        try:
+            return self._evaluate(vectors, types, edges)
+        finally:
+            numba.set_num_threads(limit)
+
+    def _evaluate(self, vectors: Tensor, types: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
         v, t = vectors.detach().numpy(), types.numpy()
         e = Edges(*(index.numpy() for index in edges))  # type: ignore[arg-type]
         inward = (e.senders, e.by_receiver, e.receiver_start)

@@ -112,6 +112,7 @@ def test_number_of_paths():
 def test_convolution_is_equivariant(improper):
     irreps_in, irreps_edge, irreps_out = IRREPS[4]
     convolution = Convolution(irreps_in, irreps_edge, irreps_out)
+    torch.manual_seed(0)
     rotation = o3.rand_matrix() * (-1 if improper else 1)
     edge_index = random_graph(5, 14)
     h, vectors = random(5, irreps_in.dim), random(14, 3, seed=1)
