@@ -3,6 +3,9 @@
     openmm-nequip benchmark results --full
     python benchmarks/tables.py results/benchmark.json
 
+Several files are joined, of runs of several parts on one machine; what was measured in two of them
+is taken from the first. The script
+
 replaces what is between the two markers in ``docs/benchmark.md`` and draws
 ``docs/images/benchmark.png``. With ``--print`` it prints the Markdown and changes nothing.
 """
@@ -36,13 +39,26 @@ def markdown(document: dict[str, Any], picture: str | None) -> str:
     return "\n\n".join(parts)
 
 
+def join(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first document with the rows of all of them."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for document in documents:
+        if document["machine"]["cpu"] != documents[0]["machine"]["cpu"]:
+            raise SystemExit("the files are of different machines")
+        for row in document["rows"]:
+            key = tuple(row[name] for name in ("part", "model", "atoms", "engine"))
+            if key not in rows or rows[key]["status"] != "measured":
+                rows[key] = row
+    return {**documents[0], "rows": list(rows.values())}
+
+
 def main() -> None:
     """Read the arguments and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="benchmark.json of a run")
+    parser.add_argument("files", type=Path, nargs="+", help="benchmark.json of a run")
     parser.add_argument("--print", action="store_true", help="print the Markdown only")
     arguments = parser.parse_args()
-    document = read(arguments.file)
+    document = join([read(file) for file in arguments.files])
     if arguments.print:
         print(markdown(document, None))
         return
