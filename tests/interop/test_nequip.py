@@ -30,6 +30,22 @@ def test_energies_and_forces_agree(name):
             assert np.abs(output.stress[0].numpy() - expected["stress"]).max() < 1e-9
 
 
+@pytest.mark.parametrize("name", ["l2-no-parity", "edge-cutoffs"])
+def test_fused_engine_agrees(name):
+    """To rounding in float64, where it is exact; within splines and rounding in float32."""
+    model = upstream.build(**upstream.VARIANTS[name])
+    exact = from_model(model).with_engine("fused")
+    splines = exact.with_dtype("float32")
+    for what, frame in upstream.structures().items():
+        expected = upstream.evaluate(model, frame)
+        graph = exact.to_graph(frame)
+        output = exact(graph)
+        assert abs(output.energy.item() - expected["energy"]) < 1e-9, what
+        assert np.abs(output.forces.numpy() - expected["forces"]).max() < 1e-8, what
+        difference = splines(graph).forces.numpy() - expected["forces"]
+        assert np.linalg.norm(difference) < 3e-5 * np.linalg.norm(expected["forces"]), what
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_kept(dtype):
     model = upstream.build(dtype=dtype, l_max=2, num_features=4)
