@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..figures import STYLE
 from ..modelfile import write_atomically
 from .timing import quartiles
 
@@ -259,15 +260,6 @@ _COLOURS = {
     "ani-2x": "#9a6fb0",
 }
 _LABELS = {"energy": "ms per energy and forces", "md": "ms per MD step"}
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
 
 
 def plot(document: dict[str, Any], path: Path) -> bool:
@@ -290,7 +282,7 @@ def plot(document: dict[str, Any], path: Path) -> bool:
         return False
     parts = [part for part in _LABELS if any(key[0] == part for key in panels)]
     models = list(dict.fromkeys(model for _, model in panels))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * len(models), 3.6 * len(parts)), layout="constrained")
         grid = figure.subplots(len(parts), len(models), squeeze=False)
         for part, line in zip(parts, grid, strict=True):

@@ -103,7 +103,7 @@ def radial_convolution_backward(
 def backend(device_type: str) -> ModuleType:
     """Return the module that computes on this type of device."""
     name = {"cpu": "numba", "cuda": "triton"}.get(device_type)
-    if name and find_spec(name) and find_spec(f"{__package__}.{name}_backend"):
+    if name and find_spec(name):
         return import_module(f".{name}_backend", __package__)
     return torch_backend
 

@@ -11,21 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
+from ..figures import STYLE
 from .evaluation import Predictions
 
 _TRAINING, _VALIDATION = "#7f9bb3", "#d1495b"
 _DENSITY = "viridis"
 _MANY_POINTS = 400  # from here on density instead of points
-
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
 
 
 def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
@@ -48,7 +39,7 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
         if history and f"val_{key}" in history[0]
     ]
     epochs = [row["epoch"] for row in history]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * (len(panels) + 1), 3.6), layout="constrained")
         axes = figure.subplots(1, len(panels) + 1, squeeze=False)[0]
         for axis, (name, key, unit) in zip(axes, panels, strict=False):
@@ -106,7 +97,7 @@ def parity(predictions: Predictions, elements: Sequence[str], path: Path, title:
         if value is not None and not bool(target.isnan().all()):
             mask = ~target.isnan()
             panels.append((name, unit, target[mask].numpy(), value[mask].numpy(), 1000.0))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * max(1, len(panels)), 4.2), layout="constrained")
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=False):
