@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import ase.io
+import ase.io.vasp
 import numpy as np
 import pytest
 
