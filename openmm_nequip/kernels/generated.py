@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
+PREFIX = "openmm_nequip_generated_"
+
 
 def load(name: str, source: str) -> ModuleType:
     """Execute generated source as a module.
@@ -24,16 +26,23 @@ def load(name: str, source: str) -> ModuleType:
     source
         Python code.
     """
-    name = f"openmm_nequip_{name}_{sha256(source.encode()).hexdigest()[:16]}"
+    name = f"{PREFIX}{name}_{sha256(source.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     path = folder() / f"{name}.py"
     _write(path, source)
+    return execute(name, str(path), source)
+
+
+def execute(name: str, path: str, source: str) -> ModuleType:
+    """Execute source as the module of this name, said to come from this file."""
+    if name in sys.modules:
+        return sys.modules[name]
     module = ModuleType(name)
-    module.__file__ = str(path)
+    module.__file__ = path
     # no modification time: `linecache` never looks at the file
-    linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
-    exec(compile(source, str(path), "exec"), module.__dict__)
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    exec(compile(source, path, "exec"), module.__dict__)
     return sys.modules.setdefault(name, module)
 
 

@@ -17,13 +17,14 @@ _HEADER = '''"""Harmonics up to l = {l_max} in {dtype}."""
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from openmm_nequip.kernels.compiler import kernel
 
 real = np.{dtype}
-compiled = njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 
 
-@compiled
+@kernel(error_model="numpy")
 def geometry(vectors, inverse_cutoffs, types, receivers, senders, x, y):
     """Scaled distances x and harmonics y of all edges, computed in float64."""
     num_types = inverse_cutoffs.shape[0]
@@ -35,7 +36,7 @@ def geometry(vectors, inverse_cutoffs, types, receivers, senders, x, y):
         {harmonics}
 
 
-@compiled
+@kernel(error_model="numpy")
 def gradient(vectors, inverse_cutoffs, types, receivers, senders, gx, gy, out):
     """Turn derivatives by x, [L, E], and y, [L, E, Y], in every layer into those by the vectors."""
     num_layers = gx.shape[0]

@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from .compiler import kernel
+
 BLOCK = 4
 
 # inlined: of a function on its own a process that compiles has another copy than one that does not
@@ -118,7 +120,7 @@ def _gate_back(g, pre, plan, num_even, even_start, silu_scale, tanh_scale, out):
         o += dim * mul
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@kernel()
 def forward(
     blocks, block_types, mid, h, linear_2, linear_2_plan, self_connection, self_connection_plan,
     gate_plan, num_even, even_start, scales, linear_1, linear_1_plan, norm, pre, h_next, sent,
@@ -146,7 +148,7 @@ def forward(
                     sent[rows[k], c] = norm[t] * next_sent[k, c]
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@kernel()
 def backward(
     blocks, block_types, g_h, g_sent, norm, linear_1, linear_1_plan, g_pre_next, self_connection,
     self_connection_plan, pre, gate_plan, num_even, even_start, scales, linear_2, linear_2_plan,

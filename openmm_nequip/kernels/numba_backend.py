@@ -1,12 +1,10 @@
 """The operators of `ops` on the CPU, compiled by Numba."""
 
-import logging
 from functools import cache
 from types import ModuleType
 
 import numpy as np
 import torch
-from numba.core.event import Event, Listener, register
 from torch import Tensor
 
 from .edges import Edges
@@ -66,28 +64,6 @@ def radial_convolution_backward(
     k.radial_by_receiver(*inputs, *_inward(edges), gy.numpy(), gr.numpy())
     k.radial_by_sender(*_numpy(g, y, r, coefficients), *_outward(edges), gx.numpy())
     return gx, gy, gr
-
-
-class _Announcement(Listener):
-    """Says what takes so long when kernels are compiled, once for each form."""
-
-    def on_start(self, event: Event) -> None:
-        function = event.data["dispatcher"].py_func
-        key = function.__globals__.get("__doc__") or ""
-        if function.__module__.startswith("openmm_nequip_convolution_") and key not in _announced:
-            _announced.add(key)
-            _log.warning(
-                "compiling kernels for %s (once on this machine; seconds to a minute)",
-                key.rstrip("."),
-            )
-
-    def on_end(self, event: Event) -> None:
-        """Nothing to say."""
-
-
-_announced: set[str] = set()
-_log = logging.getLogger(__name__)
-register("numba:compile", _Announcement())
 
 
 @cache

@@ -20,6 +20,8 @@ _HEADER = '''"""{key} in {dtype}."""
 import numpy as np
 from numba import njit, prange
 
+from openmm_nequip.kernels.compiler import kernel
+
 real = np.{dtype}
 # fastmath but for "nnan" and "ninf": NaN and infinity stay what they are
 compiled = njit(
@@ -206,7 +208,7 @@ def {name}_of(i, {arguments}):
 {indent(chr(10).join(lines), "    ")}
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@kernel()
 def {name}({arguments}):
     for i in prange({rows}.shape[0]):
         {name}_of(np.int64(i), {arguments})  # prange counts in uint64

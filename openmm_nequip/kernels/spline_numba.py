@@ -11,12 +11,11 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from .compiler import kernel
 from .spline_ops import polynomials
 
 _BLOCK = 256  # columns that one thread sums: its part of the coefficients stays in the cache
 _OPTIONS: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
     "fastmath": {"contract", "reassoc", "nsz"},  # NaN stays NaN
     "error_model": "numpy",
 }
@@ -51,7 +50,7 @@ def _table(order: int, num_intervals: int) -> np.ndarray:
     return np.array(polynomials(order, num_intervals))
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_OPTIONS)
 def _locate(x, factor, table, rows, dtype):  # type: ignore[no-untyped-def]
     """Return the B-splines at x times a factor, and the rows of coefficients they belong to."""
     t = x * (len(rows) - 3)
@@ -69,7 +68,7 @@ def _locate(x, factor, table, rows, dtype):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(parallel=True, **_OPTIONS)
+@kernel(**_OPTIONS)
 def _spline(x, a, coefficients, table, out):  # type: ignore[no-untyped-def]
     dtype = out.dtype.type
     for e in prange(len(x)):
@@ -82,7 +81,7 @@ def _spline(x, a, coefficients, table, out):  # type: ignore[no-untyped-def]
             row[u] = b0 * c0[u] + b1 * c1[u] + b2 * c2[u] + b3 * c3[u]
 
 
-@njit(parallel=True, **_OPTIONS)
+@kernel(**_OPTIONS)
 def _spline_dot(x, coefficients, v, table, out):  # type: ignore[no-untyped-def]
     dtype = v.dtype.type
     for e in prange(len(x)):
@@ -95,7 +94,7 @@ def _spline_dot(x, coefficients, v, table, out):  # type: ignore[no-untyped-def]
         out[e] = total
 
 
-@njit(parallel=True, **_OPTIONS)
+@kernel(**_OPTIONS)
 def _spline_transpose(x, a, v, table, out):  # type: ignore[no-untyped-def]
     dtype = v.dtype.type
     width = v.shape[1]
@@ -112,7 +111,7 @@ def _spline_transpose(x, a, v, table, out):  # type: ignore[no-untyped-def]
             _add(o3[start:end], b3, row)
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, **_OPTIONS)
 def _add(out, b, row):  # type: ignore[no-untyped-def]
     for u in range(len(row)):
         out[u] += b * row[u]

@@ -8,6 +8,7 @@ from numba import njit, prange
 from torch import Tensor
 from vesin import NeighborList
 
+from ..kernels.compiler import kernel
 from ..kernels.edges import Edges
 from .verlet import FARTHEST, SKIN, Neighbors, VerletList
 
@@ -163,7 +164,7 @@ def _select(points: Any, start: Any, senders: Any, translations: Any, r_max: flo
     return vectors, receivers, chosen, np.arange(first[n]), first, *_sort_by(chosen, n)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel()
 def _select_parallel(points: Any, start: Any, senders: Any, translations: Any, r_max: float) -> Any:
     n = len(points)
     first = np.zeros(n + 1, np.int64)
