@@ -32,7 +32,7 @@ from openmm_nequip.data.graph import Graph, collate
 from openmm_nequip.kernels import ops, torch_backend
 from openmm_nequip.kernels.edges import Edges
 from openmm_nequip.kernels.form import form, form_key
-from openmm_nequip.kernels.padded import padded_edges
+from openmm_nequip.kernels.replay import MOST_ATOMS, ReplayedStep
 from openmm_nequip.potential import Potential
 from openmm_nequip.versions import versions
 
@@ -238,53 +238,18 @@ def _upstream_step(size: str, atoms: int, engine: str, device: str, seconds: flo
     return result | {"edges": data["edge_index"].shape[1], "peak_gb": _peak(device)}
 
 
-class PaddedStep:
-    """Neighbours, energies and forces with no shape that depends on the positions."""
-
-    def __init__(self, size: str, atoms: int, device: str):
-        self.potential = make_potential(size).to(device).with_engine("fused")
-        graph = self.potential.to_graph(water(atoms))
-        self.positions, self.types = graph.positions, graph.types
-        self.box = graph.cell[0] if graph.cell.any() else None
-        self.capacity = max(64, int(1.2 * graph.edge_index.shape[1]))
-        self.expected = self.potential(graph)
-
-    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        (i, j), vectors, _ = padded_edges(self.positions, self.box, R_MAX, self.capacity)
-        energies, gradient = self.potential.differentiate(
-            vectors, self.types, torch.stack([i, j]), True
-        )
-        assert gradient is not None
-        forces = torch.zeros_like(self.positions).index_add(0, i, gradient)
-        return energies.sum(), forces.index_add(0, j, -gradient)
-
-    def check(self, found: tuple[torch.Tensor, torch.Tensor]) -> float:
-        """Return the largest difference of forces from those of a plain neighbour list."""
-        expected = self.expected.forces
-        error = float((found[1] - expected).abs().max() / expected.abs().max())
-        if not error <= FORCE_TOLERANCE:
-            raise AssertionError(f"forces differ by {error:.2e} of the largest")
-        return error
-
-
 def replay(size: str, atoms: int, device: str, seconds: float = 1.0) -> dict:
-    """Time a CUDA graph of the whole step; the same step without a graph on other devices."""
-    padded = PaddedStep(size, atoms, device)
-    if not device.startswith("cuda"):
-        error = padded.check(padded())
-        return milliseconds(padded, device, seconds) | {"force_error": error}
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            padded()
-    torch.cuda.current_stream().wait_stream(stream)
-    eager = milliseconds(padded, device, seconds / 2)["ms"]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = padded()
-    times = milliseconds(graph.replay, device, seconds)
-    return times | {"eager_ms": eager, "force_error": padded.check(result)}
+    """Time neighbours, energies and forces as a replayed CUDA graph (elsewhere without a graph)."""
+    potential = make_potential(size).to(device).with_engine("fused")
+    graph = potential.to_graph(water(atoms))
+    box = graph.cell[0] if graph.cell.any() else None
+    step = ReplayedStep(potential.requires_grad_(False), graph.types)
+    forces, expected = step(graph.positions, box)[1], potential(graph).forces
+    error = float((forces - expected).abs().max() / expected.abs().max())
+    if not error <= FORCE_TOLERANCE:
+        raise AssertionError(f"forces differ by {error:.2e} of the largest")
+    times = milliseconds(lambda: step(graph.positions, box), device, seconds)
+    return times | {"captures": step.captures, "capacity": step.capacity, "force_error": error}
 
 
 def largest(report: Report, size: str, engine: str, device: str, atoms: int, most: int) -> None:
@@ -354,7 +319,7 @@ def run(report: Report, device: str, quick: bool = False) -> None:
         for atoms in counts:
             call = _bind(step, size, atoms, "fused", device, seconds)
             report.measure(f"step/{size}/{atoms}/fused", call)
-        for atoms in [n for n in counts if n <= 3000]:
+        for atoms in [n for n in counts if n <= MOST_ATOMS]:
             call = _bind(replay, size, atoms, device, seconds)
             report.measure(f"step/{size}/{atoms}/fused, graph", call)
     for size in sizes:

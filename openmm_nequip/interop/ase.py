@@ -100,15 +100,14 @@ class NequIPCalculator(Calculator):
             stress = output.stress[0] if has_stress else None
         else:
             device = self.potential.device
-            energies, forces, gradient, neighbors = self._fused(
+            energies, forces, virial = self._fused(
                 torch.tensor(frame.positions, dtype=torch.float64, device=device),
                 torch.tensor(self.potential.type_indices(frame.numbers), device=device),
                 frame.cell,
                 frame.pbc,
             )
             energy = energies.sum()
-            strain = neighbors.vectors.detach().T @ gradient
-            stress = (strain + strain.T) / (2 * self.atoms.get_volume()) if has_stress else None
+            stress = (virial + virial.T) / (2 * self.atoms.get_volume()) if has_stress else None
         self.results = {
             "energy": energy.item(),
             "free_energy": energy.item(),

@@ -43,8 +43,28 @@ class Edges(NamedTuple):
             if first < 0 or last >= num_atoms:
                 wrong = first if first < 0 else last
                 raise InputError(f"edge_index refers to atom {wrong}; there are {num_atoms} atoms")
-        receivers, senders = edge_index[0].contiguous(), edge_index[1].contiguous()
+        return cls.between(edge_index[0].contiguous(), edge_index[1].contiguous(), num_atoms)
+
+    @classmethod
+    def between(cls, receivers: Tensor, senders: Tensor, num_atoms: int) -> "Edges":
+        """Sort edges between atoms that exist."""
         return cls(receivers, senders, *_sort(receivers, num_atoms), *_sort(senders, num_atoms))
+
+
+def sum_onto_atoms(gradient: Tensor, edges: Edges) -> Tensor:
+    """Return the forces, ``[N, 3]``, from the gradient by the edge vectors, ``[E, 3]``.
+
+    They are its divergence: a vector grows with its sender and shrinks with its receiver. The order
+    of summation is fixed, on a GPU too.
+    """
+    received, sent = (
+        torch.segment_reduce(gradient[order], "sum", offsets=start, unsafe=True)
+        for order, start in (
+            (edges.by_receiver, edges.receiver_start),
+            (edges.by_sender, edges.sender_start),
+        )
+    )
+    return received - sent
 
 
 def _sort(atoms: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@
 over atoms n of type t_n, irreps p, components m and channels u, v. `_Map`, `_Transpose` and
 `_Outer` are its derivatives by g, x and W, so every derivative of one of them is one of them again.
 What this saves over `nn.linear` is autograd's bookkeeping of every block, three times over where
-forces are trained. On a GPU, which must not wait for numbers of atoms, it is `nn.linear` after all.
+forces are trained. On a GPU linear maps are those of `nn.linear`.
 """
 
 import math
@@ -58,10 +58,8 @@ class ByType(NamedTuple):
     parts: tuple[slice, ...]
 
     @classmethod
-    def of(cls, types: Tensor, num_types: int) -> "ByType | None":
-        """Sort the atoms, if they are on the CPU."""
-        if types.device.type != "cpu":
-            return None
+    def of(cls, types: Tensor, num_types: int) -> "ByType":
+        """Sort the atoms; the host waits for the numbers of atoms."""
         order = torch.argsort(types, stable=True)
         ends = [0, *torch.bincount(types, minlength=num_types).cumsum(0).tolist()]
         return cls(order, torch.argsort(order), tuple(map(slice, ends[:-1], ends[1:])))
@@ -82,7 +80,7 @@ def self_connection(
     types: Tensor,
     by_type: ByType | None,
 ) -> Tensor:
-    """Do what `module` does."""
+    """Do what `module` does; without `by_type` in its way, for which no numbers must be known."""
     if by_type is None:
         return module(x, type_attributes, types)
     v = module.num_attributes

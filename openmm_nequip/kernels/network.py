@@ -20,6 +20,7 @@ def forward(
     vectors: Tensor,
     types: Tensor,
     edges: Edges,
+    by_type: ByType | None,
     tables: list[Tensor] | None = None,
 ) -> Tensor:
     """Evaluate the network; differentiable twice, once if `tables` are given.
@@ -32,6 +33,8 @@ def forward(
         As in `NequIP.forward`.
     edges
         Of the graph.
+    by_type
+        The atoms by type; without it a GPU needs ``[N, mul_in, mul_out]`` numbers.
     tables
         Spline coefficients of every layer's radial functions, of `radial_tables`: their values
         are then never in memory.
@@ -51,7 +54,6 @@ def forward(
 
     h = network.type_embedding[types]
     norm = network.neighbor_norm[types]
-    by_type = ByType.of(types, len(network.type_embedding))
     for k, layer in enumerate(layers(network)):
         sent = linear(layer.linear_1, h) * norm
         key = form_key(layer.convolution)

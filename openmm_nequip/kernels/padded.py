@@ -6,10 +6,12 @@ All pairs are looked at. What does not fit is never dropped without notice: the 
 import torch
 from torch import Tensor
 
+from .edges import Edges
+
 
 def padded_edges(
     positions: Tensor, box: Tensor | None, r_max: float, capacity: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Edges, Tensor, Tensor]:
     """Find all directed pairs within the cutoff, and fill up with edges that contribute nothing.
 
     Parameters
@@ -27,9 +29,9 @@ def padded_edges(
 
     Returns
     -------
-    edge_index
-        Shape ``[2, E]``: receiving, sending atom. The edges that fill up lead from an atom to
-        itself, the same number for each atom, with twice the cutoff as length.
+    edges
+        E of them. Those that fill up lead from an atom to itself, the same number for each atom,
+        with twice the cutoff as length.
     vectors
         From receiving to sending atom, Å, shape ``[E, 3]``; all NaN where the flag is set.
     overflow
@@ -38,10 +40,7 @@ def padded_edges(
     """
     n = positions.shape[0]
     with torch.no_grad():
-        distances = torch.linalg.vector_norm(
-            _nearest(positions[None, :] - positions[:, None], box), dim=2
-        )
-        close = (distances < r_max).fill_diagonal_(False).flatten()
+        close = _close(positions, box, r_max)
         rank = close.cumsum(0)
         slot = torch.where(close, rank - 1, capacity).clamp(max=capacity)
         pairs = torch.arange(n * n, device=positions.device)
@@ -61,7 +60,18 @@ def padded_edges(
     away = torch.zeros_like(vectors)
     away[:, 0] = 2 * r_max
     vectors = torch.where(filling[:, None], away, vectors)
-    return torch.stack([i, j]), vectors.masked_fill(overflow, float("nan")), overflow
+    return Edges.between(i, j, n), vectors.masked_fill(overflow, float("nan")), overflow
+
+
+def count_edges(positions: Tensor, box: Tensor | None, r_max: float) -> Tensor:
+    """Return the number of places that `padded_edges` needs, shape ``[]``."""
+    return _close(positions, box, r_max).sum()
+
+
+def _close(positions: Tensor, box: Tensor | None, r_max: float) -> Tensor:
+    """Return for all pairs, ``[N * N]``, whether they are within the cutoff."""
+    vectors = _nearest(positions[None, :] - positions[:, None], box)
+    return (vectors.square().sum(2) < r_max**2).fill_diagonal_(False).flatten()
 
 
 def _nearest(vectors: Tensor, box: Tensor | None) -> Tensor:

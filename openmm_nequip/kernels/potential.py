@@ -12,6 +12,7 @@ from ..nn.spline import RadialSpline
 from ..potential import Potential
 from .accuracy import radial_spline
 from .edges import Edges
+from .linear_ops import ByType
 from .network import forward, radial_tables
 from .ops import is_compiled
 
@@ -32,6 +33,7 @@ class FusedPotential(Potential):
         self._tables: list[Tensor] | None = None
         self._step: Callable[[Tensor, Tensor, Edges], tuple[Tensor, Tensor]] | None = None
         self._made_of: tuple[tuple[int, int], ...] | None = None
+        self._types: tuple[Tensor, int, ByType] | None = None
 
     def differentiate(
         self, vectors: Tensor, types: Tensor, edge_index: Tensor, gradient: bool
@@ -50,10 +52,22 @@ class FusedPotential(Potential):
         tables = None if self.training else self._tables
         if gradient and not vectors.requires_grad:
             vectors.requires_grad_()
-        energies = forward(self.network, vectors, types, edges, tables)
+        energies = forward(self.network, vectors, types, edges, self._sorted(types), tables)
         if not gradient:
             return energies, None
         return energies, torch.autograd.grad(energies.sum(), vectors, create_graph=self.training)[0]
+
+    def _sorted(self, types: Tensor) -> ByType | None:
+        """Sort the atoms by type, but not for every step of a simulation.
+
+        On a GPU the host waits for it: not in training, where the atoms are others in every step.
+        """
+        if self.training and types.device.type != "cpu":
+            return None
+        version = -1 if types.is_inference() else types._version
+        if self._types is None or self._types[0] is not types or self._types[1] != version:
+            self._types = types, version, ByType.of(types, len(self.type_names))
+        return self._types[2]
 
     @property
     def intervals(self) -> int | None:

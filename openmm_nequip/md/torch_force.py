@@ -54,6 +54,11 @@ def _energy_and_forces(
     positions: Tensor, box: Tensor | None, settings: Tensor, model_file: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Evaluate by the engine that `state` carries, built at the first call."""
+    if positions.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "NequIP: the fused engine replays a CUDA graph of its own, with room for a growing "
+            "number of neighbours: leave out TorchForce's property 'useCUDAGraphs'"
+        )
     module = getattr(state, "engine", None)
     if module is None:
         recipe = ForceSettings.from_json(_as_bytes(settings).decode())

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..errors import InputError
-from ..kernels.edges import Edges
+from ..kernels.edges import Edges, sum_onto_atoms
 
 #: Å. A hydrogen at room temperature needs tens of femtoseconds for half of it, so that building the
 #: list costs less per step than going through the additional pairs.
@@ -146,10 +146,7 @@ class VerletList(ABC):
 
     @abstractmethod
     def forces(self, gradient: Tensor, edges: Edges) -> Tensor:
-        """Return the forces, ``[N, 3]``, from the gradient by the edge vectors, ``[E, 3]``.
-
-        They are its divergence: a vector grows with its sender and shrinks with its receiver.
-        """
+        """Do what `kernels.edges.sum_onto_atoms` does."""
 
 
 class TorchVerletList(VerletList):
@@ -196,9 +193,7 @@ class TorchVerletList(VerletList):
 
     def forces(self, gradient: Tensor, edges: Edges) -> Tensor:
         """See `VerletList.forces`."""
-        forces = gradient.new_zeros(len(edges.receiver_start) - 1, 3)
-        forces.index_add_(0, edges.receivers, gradient)
-        return forces.index_add_(0, edges.senders, gradient, alpha=-1)
+        return sum_onto_atoms(gradient, edges)
 
 
 def verlet_list(r_max: float, device: torch.device | str) -> VerletList:

@@ -1,0 +1,130 @@
+"""The whole step of a small system with fixed shapes, so that a CUDA graph can replay it.
+
+A small system's step is some hundred short kernels, which a GPU executes faster than a host can
+launch them. Captured as a graph they are launched at once. The lengths of its arrays are fixed, so
+the neighbour list has places to spare; when they do not suffice, the step is captured anew with
+more of them and repeated: no result of a list that was too short is ever returned.
+"""
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .edges import sum_onto_atoms
+from .padded import count_edges, padded_edges
+from .potential import FusedPotential
+
+#: Atoms of the largest system whose pairs are all looked at in every step.
+MOST_ATOMS = 1000
+_SPARE = 1.15  # times the edges that were found
+
+
+class ReplayedStep:
+    """Energies, forces and virial of one system, on CUDA by replaying a graph.
+
+    Parameters
+    ----------
+    potential
+        In evaluation mode; its parameters must not change any more.
+    types
+        Type of each atom, shape ``[N]``, with 0 < N; on the potential's device.
+
+    Attributes
+    ----------
+    capacity : int
+        Places in the neighbour list.
+    captures : int
+        How often the step has been captured.
+    """
+
+    def __init__(self, potential: FusedPotential, types: Tensor):
+        self.potential = potential
+        self.types = types
+        self.capacity = self.captures = 0
+        self._positions = torch.zeros((len(types), 3), dtype=torch.float64, device=types.device)
+        self._box: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._results: tuple[Tensor, ...] = ()
+
+    def __call__(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate.
+
+        Parameters
+        ----------
+        positions, box
+            As of `padded.padded_edges`, float64, on any device.
+
+        Returns
+        -------
+        energies, forces, virial
+            eV, ``[N]``; eV/Å, ``[N, 3]``; eV, ``[3, 3]``: the sum over edges of vector times
+            gradient of the energy by it.
+
+        Raises
+        ------
+        InputError
+            A coordinate is not finite.
+        ValueError
+            The box is too narrow for the cutoff, or not reduced.
+        """
+        if (box is None) != (self._box is None):
+            self._box = None if box is None else torch.zeros_like(self._positions[:1]).repeat(3, 1)
+            self.capacity = 0
+        self._positions.copy_(positions)
+        if self._box is not None:
+            self._box.copy_(box)  # type: ignore[arg-type]
+        overflow = self.capacity == 0
+        if not overflow:
+            self._replay()
+            overflow = bool(self._results[-1])
+        if overflow:
+            self._make_room()
+            self._capture()
+            self._replay()
+            if bool(self._results[-1]):
+                raise ValueError(
+                    "the box is narrower than twice the cutoff of the potential, or not reduced"
+                )
+        energies, forces, virial, _ = self._results
+        return energies.clone(), forces.clone(), virial.clone()
+
+    def _make_room(self) -> None:
+        if not bool(self._positions.isfinite().all()):
+            atom = int(self._positions.isfinite().all(1).int().argmin())
+            raise InputError(
+                f"position of atom {atom} is not finite: {self._positions[atom].tolist()}"
+            )
+        needed = int(count_edges(self._positions, self._box, self.potential.r_max))
+        self.capacity = max(self.capacity, int(_SPARE * needed) + 32)
+
+    def _capture(self) -> None:
+        self.captures += 1
+        self._graph = None
+        if self.types.device.type != "cuda":
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # compiles, and finds out what the host has to know
+                self._evaluate()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._results = self._evaluate()
+        self._graph = graph
+
+    def _replay(self) -> None:
+        if self._graph is None:
+            self._results = self._evaluate()
+        else:
+            self._graph.replay()
+
+    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Evaluate for what is in the buffers; nothing here waits for the GPU."""
+        edges, vectors, overflow = padded_edges(
+            self._positions, self._box, self.potential.r_max, self.capacity
+        )
+        energies, gradient = self.potential.differentiate_sorted(vectors, self.types, edges)
+        assert gradient is not None
+        virial = vectors.detach().T @ gradient
+        return energies.detach(), sum_onto_atoms(gradient, edges), virial, overflow
