@@ -24,7 +24,7 @@ BEGIN, END = "<!-- figures: benchmarks/tables.py -->", "<!-- end of figures -->"
 def markdown(document: dict[str, Any], picture: str | None) -> str:
     """Return machine, versions, plot and tables of a run as Markdown."""
     machine, versions = document["machine"], document["versions"]
-    shown = ("openmm-nequip", "torch", "numba", "OpenMM", "openmmml", "nequip", "e3nn")
+    shown = ("openmm-nequip", "torch", "numba", "OpenMM", "openmmml", "nequip", "e3nn", "mace-torch", "torchani")
     place = machine["gpu"] if machine["device"].startswith("cuda") else machine["cpu"]
     parts = [
         f"{place}, {machine['threads']} threads of {machine['cores']} cores, OpenMM platform "
@@ -49,7 +49,10 @@ def join(documents: list[dict[str, Any]]) -> dict[str, Any]:
             key = tuple(row[name] for name in ("part", "model", "atoms", "engine"))
             if key not in rows or rows[key]["status"] != "measured":
                 rows[key] = row
-    return {**documents[0], "rows": list(rows.values())}
+    versions = {name: v for document in documents for name, v in document["versions"].items()}
+    cases = list(dict.fromkeys(key[:3] for key in rows))
+    in_order = sorted(rows, key=lambda key: cases.index(key[:3]))
+    return {**documents[0], "versions": versions, "rows": [rows[key] for key in in_order]}
 
 
 def main() -> None:
