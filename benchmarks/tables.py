@@ -24,7 +24,10 @@ BEGIN, END = "<!-- figures: benchmarks/tables.py -->", "<!-- end of figures -->"
 def markdown(document: dict[str, Any], picture: str | None) -> str:
     """Return machine, versions, plot and tables of a run as Markdown."""
     machine, versions = document["machine"], document["versions"]
-    shown = ("openmm-nequip", "torch", "numba", "OpenMM", "openmmml", "nequip", "e3nn", "mace-torch", "torchani")
+    shown = (
+        "openmm-nequip", "torch", "numba", "OpenMM", "openmmml", "nequip", "e3nn", "mace-torch",
+        "torchani",
+    )  # fmt: skip
     place = machine["gpu"] if machine["device"].startswith("cuda") else machine["cpu"]
     parts = [
         f"{place}, {machine['threads']} threads of {machine['cores']} cores, OpenMM platform "

@@ -1,4 +1,4 @@
-"""Neighbour lists, by vesin where there is a period: all pairs closer than the cutoff, every periodic image counted."""
+"""Neighbour lists: all pairs closer than the cutoff, every periodic image counted (by vesin)."""
 
 import numpy as np
 from ase.geometry import complete_cell
