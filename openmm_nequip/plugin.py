@@ -139,16 +139,18 @@ class NequIPPotentialImpl(MLPotentialImpl):
         Raises
         ------
         InputError
-            Bad atoms, unknown elements, a box too small for the cutoff, or a bad keyword.
+            Bad atoms, elements or a charge outside the potential's domain, a box too small for
+            the cutoff, or a bad keyword.
         """
         from .md.force import add_force
-        from .md.options import ForceOptions, atom_types
+        from .md.options import ForceOptions, atom_types, check_domain
 
         indices = None if atoms is None else [int(atom) for atom in atoms]
         # createSystem's keywords are all ours; an embedding passes on what others read
         others = ("removeCMMotion",) if indices is None else None
         options = ForceOptions.from_keywords(args, others)
         types = atom_types(self.potential, topology, indices, options.atomTypes)
+        check_domain(self.potential, topology, indices, types)
         add_force(self.potential, topology, system, indices, types, forceGroup, options)
 
     def createMixedSystem(
@@ -174,7 +176,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
             As `addForces`.
         """
         from .md.force import add_force
-        from .md.options import ForceOptions, atom_types
+        from .md.options import ForceOptions, atom_types, check_domain
 
         options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
@@ -196,6 +198,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
         link_atoms = force_field.atoms[len(types) :]  # hydrogens that cap cut bonds
         if link_atoms:
             types += atom_types(self.potential, info["topology"], link_atoms)
+        check_domain(self.potential, info["topology"], force_field.atoms, types)
         add_force(
             self.potential,
             info["topology"],

@@ -14,7 +14,7 @@ import numpy as np
 from ..config import load_config
 from ..errors import InputError
 from ..md.config import SimulationConfig
-from ..md.reporters import quiet
+from ..md.reporters import quiet, read_warnings
 from ..modelfile import DEFAULT_MODEL, write_atomically
 from ..units import KJ_PER_MOL
 from .observables import (
@@ -147,6 +147,11 @@ def analyze(folder: str | Path) -> Analysis:
             for pair, lengths in bond_lengths.items()
         },
     }
+    warnings = read_warnings(folder / "warnings.csv")
+    if warnings:
+        summary["warnings"] = [
+            f"at {float(row['time_ps']):g} ps: {row['message']}" for row in warnings
+        ]
     if "density_g_mL" in log:
         summary["density_g_mL"] = _average(log["density_g_mL"][steady_row:])
     if config.ensemble != "nve":
@@ -239,6 +244,7 @@ def table(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             (f"bond length {pair}", f"{length['mean']:.3f} Å, spread {length['std']:.3f} Å")
         )
+    rows += [("warning", warning) for warning in summary.get("warnings", [])]
     return rows
 
 

@@ -49,3 +49,25 @@ def neighbor_list(
     )
     edge_index = np.stack([i, j]).astype(np.int64)
     return edge_index, shifts.astype(np.int64)
+
+
+def pair_distances(
+    positions: FloatArray,
+    cell: FloatArray | None,
+    pbc: tuple[bool, bool, bool],
+    cutoff: float,
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the pairs that `neighbor_list` finds, atom by atom, and their distances.
+
+    Returns
+    -------
+    receivers, senders
+        Shape ``[E]``.
+    distances
+        Å, shape ``[E]``.
+    """
+    (i, j), shifts = neighbor_list(positions, cell, pbc, cutoff)
+    vectors = positions[j] - positions[i]
+    if cell is not None:
+        vectors = vectors + shifts @ cell
+    return i, j, np.linalg.norm(vectors, axis=1)

@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 from ase.data import chemical_symbols
 
+from ..domain import pair_name
 from ..errors import InputError
 from .dataset import TypeMap
 from .frame import FloatArray, Frame, IntArray
-from .neighbors import neighbor_list
+from .neighbors import pair_distances
 
 ReferenceMethod = Literal["auto", "isolated", "least-squares"]
 EdgeCutoffs = Mapping[str, float | Mapping[str, float]]
@@ -42,6 +43,11 @@ class Statistics:
         where no frame has an energy.
     energy_rms_per_atom
         Root mean square of what the reference energies leave of the energy, eV per atom.
+    min_distances
+        Smallest distance of each pair of elements, Å; a pair that is never within the cutoff is
+        not there.
+    max_force
+        Largest norm of the force on an atom, eV/Å; `None` without forces.
     notes
         Sentences that the user should see.
     """
@@ -55,6 +61,8 @@ class Statistics:
     reference_energies: dict[str, float]
     reference_source: str
     energy_rms_per_atom: float | None
+    min_distances: dict[str, float]
+    max_force: float | None
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
@@ -108,6 +116,8 @@ def compute_statistics(
     neighbors = np.zeros(len(elements))
     force_squares = np.zeros(len(elements))
     force_atoms = np.zeros(len(elements))
+    max_square = 0.0
+    closest = np.full((len(elements), len(elements)), np.inf)
     compositions: list[FloatArray] = []
     energies: list[float] = []
     singles: dict[str, float] = {}
@@ -119,12 +129,16 @@ def compute_statistics(
         types = type_map(frame.numbers, frame.source)
         composition = _count(types, elements)
         atoms += composition
-        centers = _centers(frame, types, r_max, cutoffs)
-        neighbors += _count(types[centers], elements)
+        i, j, distances = pair_distances(frame.positions, frame.cell, frame.pbc, r_max)
+        np.minimum.at(closest, (types[i], types[j]), distances)
+        if cutoffs is not None:
+            i = i[distances < cutoffs[types[i], types[j]]]
+        neighbors += _count(types[i], elements)
         if frame.forces is not None:
             squares = (frame.forces**2).sum(axis=1)
             force_squares += np.bincount(types, squares, minlength=len(elements))
             force_atoms += composition
+            max_square = max(max_square, float(squares.max()))
         if frame.energy is not None:
             _add_single(frame, singles)
             compositions.append(composition)
@@ -157,6 +171,11 @@ def compute_statistics(
         reference_energies=references,
         reference_source=source,
         energy_rms_per_atom=energy_rms,
+        min_distances={
+            pair_name(elements[a], elements[b]): float(closest[a, b])
+            for a, b in np.argwhere(np.triu(np.isfinite(closest)))
+        },
+        max_force=float(np.sqrt(max_square)) if force_atoms.any() else None,
         notes=notes,
     )
 
@@ -177,17 +196,6 @@ def edge_cutoffs(
 
 def _count(types: IntArray, elements: Sequence[str]) -> FloatArray:
     return np.bincount(types, minlength=len(elements)).astype(np.float64)
-
-
-def _centers(frame: Frame, types: IntArray, r_max: float, cutoffs: FloatArray | None) -> IntArray:
-    """Return the centre atom of every neighbour pair."""
-    (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, r_max)
-    if cutoffs is None:
-        return i
-    vectors = frame.positions[j] - frame.positions[i]
-    if frame.cell is not None:
-        vectors = vectors + shifts @ frame.cell
-    return i[np.linalg.norm(vectors, axis=1) < cutoffs[types[i], types[j]]]
 
 
 def _add_single(frame: Frame, singles: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from .. import load
 from ..data.frame import Frame
+from ..domain import net_charge, read_domain
 from ..errors import InputError
 from ..kernels.engine import choose_engine
 from ..potential import Potential
@@ -38,13 +39,15 @@ class NequIPCalculator(Calculator):
     ------
     InputError
         No such model, engine or device; in a calculation: an element that the potential does not
-        know, positions or a cell that are not finite, a periodic direction without a cell vector.
+        know, a charge that it is not meant for, positions or a cell that are not finite, a periodic
+        direction without a cell vector.
 
     Notes
     -----
     ``energies`` are the atomic energies, eV; they add up to the energy. The stress (eV/Å³,
     tension positive, Voigt order) exists for structures that are periodic in all three
-    directions. Directions of `atoms.pbc` that are off see no images.
+    directions. Directions of `atoms.pbc` that are off see no images. The charge of a structure is
+    ``atoms.info['charge']``, or else the sum of its initial charges; without either it is unknown.
 
     Examples
     --------
@@ -79,6 +82,7 @@ class NequIPCalculator(Calculator):
             self._fused = FusedEngine(model, model.device)
             model = self._fused.potential
         self.potential = model.eval()
+        self._domain = read_domain(model.elements, model.metadata)
 
     def calculate(
         self,
@@ -94,6 +98,7 @@ class NequIPCalculator(Calculator):
                 "stress is defined for structures that are periodic in all three directions"
             )
         frame = _frame(self.atoms)
+        self._domain.check(frame.numbers, net_charge(self.atoms))
         if self._fused is None:
             output = self.potential(self.potential.to_graph(frame), stress=has_stress)
             energy, energies, forces = output.energy, output.atomic_energies, output.forces

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from ase.data import atomic_numbers
 from openmm.app import Topology
 
+from ..domain import read_domain
 from ..errors import InputError, did_you_mean
 from ..kernels.engine import ENGINES, choose_engine
 from ..potential import Potential
@@ -131,6 +133,35 @@ def atom_types(
                 "it in the topology, leave the atom out, or give atomTypes"
             )
     return potential.type_indices([members[k].element.atomic_number for k in indices]).tolist()
+
+
+def check_domain(
+    potential: Potential, topology: Topology, atoms: Iterable[int] | None, types: Sequence[int]
+) -> None:
+    """Check that a potential is meant for the atoms that it is to describe.
+
+    Parameters
+    ----------
+    potential
+        Knows its domain.
+    topology
+        Knows formal charges, where it does: atoms without one count as neutral if others have one.
+    atoms
+        Indices in the topology; `None` is all.
+    types
+        Type index of each of these atoms.
+
+    Raises
+    ------
+    InputError
+        As `Domain.check`.
+    """
+    members = list(topology.atoms())
+    chosen = members if atoms is None else [members[k] for k in atoms]
+    charges = [atom.formalCharge for atom in chosen if atom.formalCharge is not None]
+    numbers = [atomic_numbers[potential.elements[k]] for k in types]
+    domain = read_domain(potential.elements, potential.metadata)
+    domain.check(numbers, sum(charges) if charges else None)
 
 
 def _type_index(potential: Potential, value: str | int) -> int:

@@ -13,6 +13,7 @@ from openmm import app, unit
 from ..errors import InputError, did_you_mean
 from ..kernels.engine import set_num_threads
 from .config import SimulationConfig
+from .domain import domain_and_cutoff
 from .structure import Structure
 
 _SMALL = 64  # atoms; smaller systems are evaluated by one thread
@@ -48,8 +49,8 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
     Raises
     ------
     InputError
-        NPT without a box, a coordinate that is not finite, an unknown platform, or what
-        `build_system` raises.
+        NPT without a box, a coordinate that is not finite, an unknown platform, a charge that is
+        not the potential's, or what `build_system` raises.
     """
     if config.ensemble == "npt" and structure.box is None:
         raise InputError(
@@ -61,6 +62,8 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
     platform, properties = choose_platform(config)
     choose_threads(config.num_threads, len(structure.positions))
     system = build_system(config, structure.topology)
+    numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
+    domain_and_cutoff(config.potential)[0].check(numbers, structure.charge)
     temperature = config.temperature * unit.kelvin
     if config.ensemble == "npt":
         barostat = openmm.MonteCarloBarostat(

@@ -15,8 +15,10 @@ from openmm import app, unit
 
 from ..errors import InputError
 from ..modelfile import write_atomically
+from ..units import KJ_PER_MOL_NM, NM
 from .checkpoint import Checkpoint
 from .config import SimulationConfig
+from .domain import DomainCheck, domain_and_cutoff
 from .folder import describe, find_checkpoint, fingerprints, locked, write_structure
 from .preparation import (
     build_simulation,
@@ -25,7 +27,15 @@ from .preparation import (
     particle_masses,
     set_velocities,
 )
-from .reporters import Reading, StateLog, TrajectoryWriter, check_format, read, to_hdf5
+from .reporters import (
+    Reading,
+    StateLog,
+    TrajectoryWriter,
+    WarningLog,
+    check_format,
+    read,
+    to_hdf5,
+)
 from .structure import Structure
 
 _CHUNK_SECONDS = 0.5  # how long a Ctrl-C may have to wait
@@ -96,7 +106,8 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
     """Run a simulation in its folder, or go on with it from its last checkpoint.
 
     The folder gets the configuration, versions, ``topology.pdb``, the trajectory, ``state.csv``,
-    checkpoints and, at the end, ``final.pdb``.
+    checkpoints and, at the end, ``final.pdb``; and ``warnings.csv`` where the run has left what
+    occurred in the training of its potential.
 
     Raises
     ------
@@ -151,6 +162,7 @@ class _Run:
         self.seconds_before = 0.0  # spent by earlier processes
         self.began = self.saved = time.monotonic()
         self.good: openmm.State | None = None
+        self.domain = DomainCheck(*domain_and_cutoff(config.potential), self.topology)
 
     def start(self) -> None:
         """Begin at step 0: minimise, draw velocities, write the first row and frame."""
@@ -198,6 +210,10 @@ class _Run:
     def _open(self, checkpoint: Checkpoint | None) -> None:
         log, trajectory = (checkpoint.log, checkpoint.trajectory) if checkpoint else (None, None)
         self.log = StateLog(self.folder / "state.csv", self.mass, self.periodic, log)
+        self.warnings = WarningLog(
+            self.folder / "warnings.csv", checkpoint.step if checkpoint else None
+        )
+        self.domain.forget(self.warnings.kinds)
         suffix = "xtc" if self.config.trajectory == "xtc" else "dcd"
         self.trajectory = TrajectoryWriter(
             self.folder / f"trajectory.{suffix}",
@@ -223,8 +239,12 @@ class _Run:
 
     def _report(self) -> None:
         """Check the state and write what is due at this step."""
+        is_logged = self.step % self.config.log_steps == 0
+        forces = is_logged and self.domain.needs_forces
         try:
-            state = self.context.getState(positions=True, velocities=True, energy=True)
+            state = self.context.getState(
+                positions=True, velocities=True, energy=True, forces=forces
+            )
         except openmm.OpenMMException as error:
             self._broke_down(error)
         reading = read(state, self.dof, self.periodic)
@@ -235,13 +255,24 @@ class _Run:
             self._broke_down(f"the temperature is {reading.temperature:.3g} K")
         self.good = state
         picoseconds = self.step * self.config.timestep / 1000
-        if self.step % self.config.log_steps == 0:
+        if is_logged:
             self.log.append(self.step, picoseconds, reading, self._speed())
+            self._check_domain(state, picoseconds, forces)
         if self.step % self.config.trajectory_steps == 0:
             self.trajectory.append(state)
         self.observer.progress(
             Progress(self.step, self.config.total_steps, picoseconds, reading, self._speed())
         )
+
+    def _check_domain(self, state: openmm.State, picoseconds: float, forces: bool) -> None:
+        found = self.domain(
+            state.getPositions(asNumpy=True)._value / NM,
+            state.getPeriodicBoxVectors(asNumpy=True)._value / NM if self.periodic else None,
+            state.getForces(asNumpy=True)._value / KJ_PER_MOL_NM if forces else None,
+        )
+        for kind, message in found:
+            self.warnings.append(self.step, picoseconds, kind, message)
+            self.observer.message(f"warning, step {self.step:,}: {message}")
 
     def _checkpoint_is_due(self) -> bool:
         if self.config.checkpoint_steps is not None:

@@ -4,6 +4,8 @@ Both know how long they are and can be cut back to that length, so that a run th
 checkpoint neither loses nor repeats a row or a frame.
 """
 
+import csv
+import io
 import os
 import struct
 import sys
@@ -18,6 +20,7 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError
+from ..modelfile import write_atomically
 
 _GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 
@@ -115,6 +118,54 @@ class StateLog:
     def length(self) -> Length:
         """Return the length of what is safely on the disk."""
         return Length(self._rows, _sync(self.path))
+
+
+class WarningLog:
+    """The warnings of a run, CSV; there is no file as long as there is no warning.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    resume
+        Step of the checkpoint to go on from: later warnings are dropped. `None` drops all.
+
+    Attributes
+    ----------
+    kinds : list of str
+        What had been warned about before.
+    """
+
+    def __init__(self, path: Path, resume: int | None = None):
+        self.path = path
+        found = [] if resume is None else read_warnings(path)
+        self._rows = [row for row in found if int(row["step"]) <= (resume or 0)]
+        self.kinds = [row["kind"] for row in self._rows]
+        if self._rows:
+            self._write()
+        else:
+            path.unlink(missing_ok=True)
+
+    def append(self, step: int, time: float, kind: str, message: str) -> None:
+        """Add a warning; `time` in ps."""
+        row = {"step": f"{step}", "time_ps": f"{time:.6f}", "kind": kind, "message": message}
+        self._rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(self._rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path, text.getvalue().encode())
+
+
+def read_warnings(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a `WarningLog`; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class TrajectoryWriter:

@@ -15,6 +15,7 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
+from ..domain import net_charge
 from ..errors import InputError, did_you_mean
 
 #: name of each bundled example and of the molecule in ASE's collection
@@ -36,11 +37,14 @@ class Structure:
         nm, shape ``[N, 3]``.
     box
         Box vectors in OpenMM's reduced form, nm, shape ``[3, 3]``; `None` for no box.
+    charge
+        Net charge, e, where the file tells it other than by formal charges in the topology.
     """
 
     topology: app.Topology
     positions: np.ndarray
     box: np.ndarray | None
+    charge: int | None = None
 
     def periodic(self, wanted: bool) -> "Structure":
         """Return the structure with its box, or without.
@@ -56,7 +60,7 @@ class Structure:
             return self
         topology = deepcopy(self.topology)
         topology.setPeriodicBoxVectors(None)
-        return Structure(topology, self.positions, None)
+        return replace(self, topology=topology, box=None)
 
     def formula(self) -> str:
         """Return the sum formula in Hill's order."""
@@ -106,6 +110,8 @@ def load_structure(source: str, beside: Path | None = None) -> Structure:
         if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") and "_atom_site." in path.read_text():
             return _from_openmm(app.PDBxFile(str(path)))
         atoms = ase.io.read(path)
+        if path.suffix.lower() in (".sdf", ".mol"):  # ASE does not read their charges
+            atoms.info["charge"] = _molfile_charge(path.read_text(), len(atoms))
     except Exception as error:  # parsers raise whatever they like on a damaged file
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
@@ -113,6 +119,16 @@ def load_structure(source: str, beside: Path | None = None) -> Structure:
         ) from None
     assert isinstance(atoms, ase.Atoms)
     return from_ase(atoms)
+
+
+def _molfile_charge(text: str, num_atoms: int) -> int:
+    """Return the sum of the formal charges in the first record of a V2000 molfile."""
+    lines = text.partition("$$$$")[0].splitlines()
+    properties = [line.split()[3:] for line in lines if line.startswith("M  CHG")]
+    if properties:  # they supersede the codes in the atom block
+        return sum(int(charge) for fields in properties for charge in fields[1::2])
+    codes = [int((line.split()[5:] or ["0"])[0]) for line in lines[4 : 4 + num_atoms]]
+    return sum(4 - code for code in codes if code != 0)  # 4 is a radical
 
 
 def _read_pdb(path: Path) -> Structure:
@@ -162,7 +178,7 @@ def from_ase(atoms: ase.Atoms) -> Structure:
     topology = _molecules(atoms)
     if box is not None:
         topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in box])
-    return Structure(topology, positions, box)
+    return Structure(topology, positions, box, net_charge(atoms))
 
 
 def bonded_pairs(atoms: ase.Atoms) -> np.ndarray:

@@ -234,6 +234,9 @@ class TrainConfig(Config):
         Run folder; left out: ``runs/<name of the configuration file>``.
     name
         Name of the model file; left out: that of the run folder.
+    charge, multiplicity
+        Net charge (e) and spin multiplicity of the systems for which the potential is meant. The
+        model file says so, and systems that have others are refused; left out: nothing is known.
     description, licence, citation
         What the model file says of the potential to people.
     """
@@ -244,6 +247,8 @@ class TrainConfig(Config):
     seed: NonNegativeInt = 0
     output: Path | None = None
     name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
+    charge: int | None = None
+    multiplicity: PositiveInt | None = None
     description: str = ""
     licence: str = ""
     citation: str = ""

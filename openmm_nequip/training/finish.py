@@ -17,7 +17,15 @@ from .runfolder import RunFolder
 from .sets import Sets, make_dataset
 
 #: Keys that the header of a model file has in other places, or that concern the run folder only.
-_ELSEWHERE = {"output", "model", "description", "licence", "citation"}
+_ELSEWHERE = {
+    "output",
+    "model",
+    "charge",
+    "multiplicity",
+    "description",
+    "licence",
+    "citation",
+}
 
 
 def finish(

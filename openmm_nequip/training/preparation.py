@@ -11,6 +11,7 @@ from ..architectures import Architecture
 from ..architectures.nequip import PRESETS
 from ..config import parse_config
 from ..data.statistics import Statistics, compute_statistics
+from ..domain import Domain, read_domain
 from ..errors import InputError
 from ..potential import Potential
 from .config import TrainConfig
@@ -61,8 +62,11 @@ class Preparation:
             return self._fine_tuned(sets)
         architecture, statistics = self._new(sets)
         torch.manual_seed(self.config.seed)
-        references = {"reference_energies": statistics.reference_energies}
-        return Potential(architecture, references), statistics
+        metadata = {
+            "reference_energies": statistics.reference_energies,
+            "domain": self._domain(statistics).model_dump(exclude_none=True),
+        }
+        return Potential(architecture, metadata), statistics
 
     def _new(self, sets: Sets) -> tuple[Architecture, Statistics]:
         in_data = sets.elements()
@@ -139,8 +143,22 @@ class Preparation:
                 update={"per_type_energy_shifts": shifts}
             )
             references = statistics.reference_energies
-        potential.metadata = {"reference_energies": references}
+        known = read_domain(potential.elements, potential.metadata)
+        domain = known.extended(self._domain(statistics))
+        potential.metadata = {
+            "reference_energies": references,
+            "domain": domain.model_dump(exclude_none=True),
+        }
         return potential, statistics
+
+    def _domain(self, statistics: Statistics) -> Domain:
+        return Domain(
+            elements=list(statistics.avg_num_neighbors_per_type),
+            charge=self.config.charge,
+            multiplicity=self.config.multiplicity,
+            min_distances=statistics.min_distances,
+            max_force=statistics.max_force,
+        )
 
     def _references(self, elements: Sequence[str], in_data: Sequence[str]) -> Any:
         """The request for reference energies in the words of `compute_statistics`."""

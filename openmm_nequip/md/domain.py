@@ -1,0 +1,125 @@
+"""Whether a run is still where its potential has been trained."""
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+from openmm import app
+
+from ..data.neighbors import pair_distances
+from ..domain import Domain, pair_name, read_domain
+from ..modelfile import DEFAULT_MODEL, find_model, read_header
+
+CONTACT = 0.9  # of the smallest distance in training: nearer is outside
+FORCE = 2.0  # times the largest force in training: more is outside
+
+
+class Departure(NamedTuple):
+    """That a run has left the domain: ``'contact'``, ``'pair'`` or ``'force'``, and in words."""
+
+    kind: str
+    message: str
+
+
+class DomainCheck:
+    """Finds what did not occur in training, once for each kind of departure.
+
+    Parameters
+    ----------
+    domain
+        Of the potential.
+    r_max
+        Cutoff of the potential, Å.
+    topology
+        All its atoms are described by the potential.
+    """
+
+    def __init__(self, domain: Domain, r_max: float, topology: app.Topology):
+        self.domain, self.r_max = domain, r_max
+        self.atoms = list(topology.atoms())
+        symbols = [atom.element.symbol for atom in self.atoms]
+        present, self.types = np.unique(symbols, return_inverse=True)
+        #: by kind, the distance of each pair of types below which two atoms are outside, Å
+        self.limits: dict[str, np.ndarray] = {}
+        if domain.min_distances is not None:
+            contact, pair = np.zeros((2, len(present), len(present)))
+            for a, b in combinations_with_replacement(range(len(present)), 2):
+                known = domain.min_distances.get(pair_name(present[a], present[b]))
+                if known is None:
+                    pair[a, b] = pair[b, a] = r_max
+                else:
+                    contact[a, b] = contact[b, a] = CONTACT * known
+            self.limits = {"contact": contact, "pair": pair}
+        self.needs_forces = domain.max_force is not None
+
+    def __call__(
+        self, positions: np.ndarray, box: np.ndarray | None, forces: np.ndarray | None
+    ) -> list[Departure]:
+        """Return what is outside for the first time.
+
+        Parameters
+        ----------
+        positions
+            Å, shape ``[N, 3]``.
+        box
+            Lattice vectors as rows, Å, shape ``[3, 3]``; `None` for no box.
+        forces
+            eV/Å, shape ``[N, 3]``; `None` unless `needs_forces`.
+        """
+        found = list(self._near(positions, box))
+        if forces is not None:
+            found += self._strong(forces)
+        self.forget(departure.kind for departure in found)
+        return found
+
+    def forget(self, kinds: Iterable[str]) -> None:
+        """Stop looking for these kinds."""
+        for kind in kinds:
+            self.limits.pop(kind, None)
+            self.needs_forces &= kind != "force"
+
+    def _near(self, positions: np.ndarray, box: np.ndarray | None) -> Iterator[Departure]:
+        reach = max((float(limit.max()) for limit in self.limits.values()), default=0.0)
+        if reach == 0:
+            return
+        i, j, distances = pair_distances(positions, box, (box is not None,) * 3, reach)
+        for kind, limit in self.limits.items():
+            excess = limit[self.types[i], self.types[j]] - distances
+            if not (excess > 0).any():
+                continue
+            worst = int(np.argmax(excess))
+            first, second = self.atoms[i[worst]], self.atoms[j[worst]]
+            pair = pair_name(first.element.symbol, second.element.symbol)
+            where = f"{_name(first)} and {_name(second)} are {distances[worst]:.2f} Å apart"
+            if kind == "pair":
+                reason = f"no {pair} pair within the cutoff of {self.r_max:g} Å occurred"
+            else:
+                assert self.domain.min_distances is not None
+                reason = f"{pair} came no closer than {self.domain.min_distances[pair]:.2f} Å"
+            yield Departure(kind, f"{where}; {reason} in the potential's training data")
+
+    def _strong(self, forces: np.ndarray) -> list[Departure]:
+        assert self.domain.max_force is not None
+        sizes = np.linalg.norm(forces, axis=1)
+        strongest = int(np.argmax(sizes))
+        if sizes[strongest] <= FORCE * self.domain.max_force:
+            return []
+        return [
+            Departure(
+                "force",
+                f"the force on {_name(self.atoms[strongest])} is {sizes[strongest]:.1f} eV/Å; the "
+                f"largest in the potential's training data was {self.domain.max_force:.1f} eV/Å",
+            )
+        ]
+
+
+def domain_and_cutoff(model: str | None) -> tuple[Domain, float]:
+    """Return domain and cutoff (Å) of a model file or a bundled potential, `None`: the default."""
+    header = read_header(find_model(model or DEFAULT_MODEL))
+    domain = read_domain(header["config"]["elements"], header["metadata"])
+    return domain, float(header["config"]["r_max"])
+
+
+def _name(atom: app.topology.Atom) -> str:
+    return f"atom {atom.index} ({atom.name} of residue {atom.residue.name} {atom.residue.id})"
