@@ -38,8 +38,8 @@ def neighbor_list(
         # vesin 0.6 ends the process where empty space has many more cells than there are atoms
         pairs = cKDTree(positions).query_pairs(cutoff, output_type="ndarray")
         i, j = np.concatenate([pairs, pairs[:, ::-1]]).T
-        edge_index = np.stack([i, j])[:, np.lexsort((j, i))].astype(np.int64)
-        return edge_index, np.zeros((edge_index.shape[1], 3), np.int64)
+        order = np.lexsort((j, i))
+        return np.stack([i[order], j[order]]).astype(np.int64), np.zeros((len(i), 3), np.int64)
     finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
     i, j, shifts = finder.compute(
         points=np.ascontiguousarray(positions, dtype=np.float64),
