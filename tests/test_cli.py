@@ -60,6 +60,50 @@ def test_bad_input_is_one_line(arguments, message, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+@pytest.fixture
+def water_model(tmp_path):
+    """A model file with a domain, and a card."""
+    torch.manual_seed(0)
+    config = NequIPConfig(
+        type_names=["H", "O"], avg_num_neighbors=2.0, num_layers=1, num_features=4
+    )
+    domain = {
+        "elements": ["H", "O"], "charge": 0, "multiplicity": 1,
+        "min_distances": {"H-H": 1.31, "H-O": 0.82}, "max_force": 12.34,
+    }  # fmt: skip
+    Potential(config, {"domain": domain}).save(tmp_path / "water.safetensors")
+    (tmp_path / "here.png").touch()
+    card = "# water\n\nGood for tests.\n\n![Here it is](here.png)\n\n![Elsewhere](x/there.png)\n"
+    (tmp_path / "card.md").write_text(card)
+    return tmp_path
+
+
+def test_info_shows_domain_and_card(water_model):
+    result = openmm_nequip("info", "water.safetensors", cwd=water_model)
+    assert result.returncode == 0, result.stderr
+    shown = " ".join(result.stdout.split())
+    for text in (
+        "│ elements │ H O │", "│ meant for │ charge 0, multiplicity 1 │",
+        "│ closest in training, Å │ H-H 1.31 H-O 0.82 │", "│ largest force there │ 12.3 eV/Å │",
+        "Good for tests.", "Figure: Here it is, ",
+        "Figure: Elsewhere, in the card of the online repository",
+    ):  # fmt: skip
+        assert text in shown
+    assert str(water_model / "here.png") in result.stdout.replace("\n", "")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    without = openmm_nequip("info", "water.safetensors", "--no-card", cwd=water_model)
+    assert "Good for tests" not in without.stdout
+
+
+def test_info_and_models_of_the_bundled_potential():
+    info = openmm_nequip("info", "ethanol-pbe", "--no-card").stdout
+    assert "H C O" in info
+    assert not any(word in info for word in ("meant for", "closest in", "largest force", "None"))
+    listed = openmm_nequip("models").stdout
+    assert all(word in listed for word in ("ethanol-pbe", "H C O", "charge", "8.1"))
+    assert max(map(len, listed.splitlines())) <= 80
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "run.yaml").write_text(f"structure: water\nsteps: 1\noutput: {tmp_path}/file/run")

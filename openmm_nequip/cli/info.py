@@ -1,13 +1,19 @@
 """``openmm-nequip info`` and ``models``: what a model file is, and what is bundled."""
 
-from typing import Annotated, Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
 from . import app
+
+if TYPE_CHECKING:
+    from ..domain import Domain
 
 
 @app.command()
@@ -35,7 +41,7 @@ def info(
     console.print(table)
     card_file = path.parent / "card.md"
     if card and card_file.is_file():
-        console.print(Markdown(card_file.read_text()))
+        console.print(Markdown(_without_pictures(card_file.read_text(), card_file.parent)))
 
 
 @app.command()
@@ -46,19 +52,40 @@ def models() -> None:
     """
     from ..modelfile import DEFAULT_MODEL, find_model, list_models, read_header
 
-    table = Table()
-    for column in ("name", "elements", "cutoff (Å)", "force MAE (meV/Å)", "description"):
-        table.add_column(column)
+    table = Table(box=box.SIMPLE_HEAD, leading=1, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("name", "elements", "charge", "cutoff\nÅ", "force MAE\nmeV/Å", "description"):
+        table.add_column(column, no_wrap=column == "elements")
     for name in list_models():
         header = read_header(find_model(name))
+        domain = _domain(header)
         table.add_row(
-            f"{name} (default)" if name == DEFAULT_MODEL else name,
-            " ".join(header["config"]["elements"]),
+            f"{name}\n(default)" if name == DEFAULT_MODEL else name,
+            " ".join(domain.elements),
+            "" if domain.charge is None else f"{domain.charge}",
             f"{header['config']['r_max']:g}",
             _force_error(header["metadata"]),
             header["metadata"].get("description", ""),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print("[bold]openmm-nequip info NAME[/] says what each is for and how accurate it is.")
+
+
+def _without_pictures(card: str, folder: Path) -> str:
+    """Put a line with its name and place where a card has a picture."""
+
+    def line(picture: re.Match[str]) -> str:
+        path = (folder / picture[2]).resolve()
+        place = f"`{path}`" if path.is_file() else "in the card of the online repository"
+        return f"Figure: *{picture[1]}*, {place}"
+
+    return re.sub(r"!\[(.*?)\]\((.*?)\)", line, card)
+
+
+def _domain(header: dict[str, Any]) -> "Domain":
+    from ..domain import read_domain
+
+    return read_domain(header["config"]["elements"], header["metadata"])
 
 
 def _held_out(metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -103,9 +130,17 @@ def _training(training: dict[str, Any]) -> str:
 def _facts(header: dict[str, Any]) -> dict[str, str]:
     config, metadata = header["config"], header["metadata"]
     features = config["num_features"]
+    domain = _domain(header)
+    meant = [
+        f"{name} {value}"
+        for name, value in (("charge", domain.charge), ("multiplicity", domain.multiplicity))
+        if value is not None
+    ]
+    closest = [f"{pair:<5} {r:.2f}" for pair, r in (domain.min_distances or {}).items()]
     facts = {
         "description": metadata.get("description"),
-        "elements": " ".join(config["elements"]),
+        "elements": " ".join(domain.elements),
+        "meant for": ", ".join(meant),
         "cutoff": f"{config['r_max']:g} Å",
         "network": f"{config['architecture']}: {config['num_layers']} layers, "
         f"l_max {config['l_max']}, features {features}, "
@@ -117,6 +152,10 @@ def _facts(header: dict[str, Any]) -> dict[str, str]:
         ),
         "errors": _errors(metadata),
         "training": _training(metadata.get("training", {})),
+        "closest in training, Å": "\n".join(
+            "  ".join(closest[k : k + 4]).rstrip() for k in range(0, len(closest), 4)
+        ),
+        "largest force there": domain.max_force and f"{domain.max_force:.3g} eV/Å",
         "licence": metadata.get("licence"),
         "citation": metadata.get("citation"),
         "written by": f"{header.get('written_by')} (schema {header['schema_version']})",

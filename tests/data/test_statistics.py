@@ -61,6 +61,22 @@ def test_forces():
     assert s.force_rms_per_type == {}
 
 
+def test_closest_pairs_and_largest_force():
+    row = molecule([2, 1, 1], -1.0, np.array([[0, 0, 1.0], [3, 4, 0], [0, 2, 0], [0, 0, 0]]))
+    near = molecule([0, 1, 1], -1.0, np.array([[-4.0, 0, 0], [4, 0, 0]]))
+    near.positions[1, 0] = 0.8
+    s = compute_statistics([row, near], ["O", "H", "C"], 2.5)  # H H C O, and C O
+    assert s.min_distances == pytest.approx({"H-O": 2.0, "C-O": 0.8, "H-H": 1.0, "C-H": 1.0})
+    assert s.max_force == pytest.approx(5.0, rel=1e-14)
+    # shorter cutoffs of some pairs are the network's affair
+    s = compute_statistics([row], ["O", "H", "C"], 2.5, per_edge_type_cutoff={"O": 0.5})
+    assert s.min_distances == pytest.approx({"H-O": 2.0, "C-O": 1.0, "H-H": 1.0, "C-H": 1.0})
+    crystal = Frame(np.array([14]), np.zeros((1, 3)), np.eye(3) * 2.0, (True,) * 3, -5.0)
+    s = compute_statistics([crystal], ["Si"], 2.1)
+    assert (s.min_distances, s.max_force) == (pytest.approx({"Si-Si": 2.0}), None)
+    assert compute_statistics([crystal], ["Si"], 1.9).min_distances == {}
+
+
 REFERENCES = {"H": -13.6, "C": -1030.0, "O": -2042.5}
 
 

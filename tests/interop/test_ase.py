@@ -189,6 +189,24 @@ def test_molecular_dynamics_conserves_energy(potential):
     assert np.abs(np.array(totals) - start).max() < 0.02 * np.abs(exchanged).max()
 
 
+def test_another_charge_is_refused(potential):
+    atoms = water(1)
+    potential.metadata["domain"] = {"elements": ["O", "H"], "charge": 0, "multiplicity": 1}
+    atoms.calc = NequIPCalculator(potential)
+    expected = atoms.get_potential_energy()
+    atoms.set_initial_charges([-0.8, 0.4, 0.4])  # partial charges
+    assert atoms.get_potential_energy() == expected
+    atoms.set_initial_charges([1, 0, 1])
+    with pytest.raises(InputError, match=r"charge 0, and the atoms have \+2"):
+        atoms.get_potential_energy()
+    hydroxide = water(1)[:2]
+    hydroxide.calc = NequIPCalculator(potential)
+    with pytest.raises(InputError, match="multiplicity 1, which HO with 9 electrons cannot have"):
+        hydroxide.get_forces()
+    hydroxide.calc = NequIPCalculator(make_potential())
+    assert np.isfinite(hydroxide.get_forces()).all()
+
+
 def test_wrong_input(potential):
     with pytest.raises(InputError, match="did you mean 'reference'"):
         NequIPCalculator(potential, engine="referense")

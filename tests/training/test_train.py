@@ -1,6 +1,7 @@
 """Training from a configuration to a model file, on small sets with known physics."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from openmm_nequip.cli import app, evaluate  # noqa: F401 - registers its comman
 from openmm_nequip.cli import train as train_command  # noqa: F401
 from openmm_nequip.config import load_config, parse_config
 from openmm_nequip.data.readers import read_frames
+from openmm_nequip.domain import pair_name
 from openmm_nequip.errors import InputError
 from openmm_nequip.modelfile import read_header
 from openmm_nequip.training.assess import assess
@@ -160,6 +162,46 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
         [{"Cu": 3.0, "Au": 1.0}[symbol] for symbol in moved.elements], dtype=torch.float64
     )
     assert float(composition @ change) == pytest.approx(7.0, abs=0.1)
+
+
+def test_the_domain_is_recorded(tmp_path, cluster_file):
+    pytest.importorskip("h5py")
+    said = {"charge": 0, "multiplicity": 2}
+    one = openmm_nequip.load(train(config(cluster_file, **said), tmp_path / "memory"))
+    domain = one.metadata["domain"]
+    split = json.loads((tmp_path / "memory/split.json").read_text())
+    frames = [clusters(60)[i] for i in split["train"]]
+    distances = [
+        (pair_name(a.symbol, b.symbol), atoms.get_distance(a.index, b.index))
+        for atoms in frames
+        for a, b in combinations(atoms, 2)
+    ]
+    closest = {name: min(r for n, r in distances if n == name) for name, _ in distances}
+    assert domain.keys() == {"elements", "charge", "multiplicity", "min_distances", "max_force"}
+    assert (domain["charge"], domain["multiplicity"]) == (0, 2)
+    assert set(domain["elements"]) == {"Cu", "Au"}
+    assert domain["min_distances"] == pytest.approx(closest, abs=1e-6)
+    largest = max(np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in frames)
+    assert domain["max_force"] == pytest.approx(largest, abs=1e-6)
+    assert "charge" not in one.metadata["training"]["config"]
+
+    streamed = config(cluster_file, data={"stream_from_disk": True}, **said)
+    two = openmm_nequip.load(train(streamed, tmp_path / "disk"))
+    assert two.metadata["domain"]["min_distances"] == pytest.approx(closest, abs=1e-6)
+    unsaid = openmm_nequip.load(train(config(cluster_file), tmp_path / "unsaid"))
+    assert "charge" not in unsaid.metadata["domain"]
+
+    # what was seen before counts after fine-tuning, too
+    near = clusters(30, seed=5)
+    for atoms in near:
+        atoms.positions *= 0.9
+    write(tmp_path / "near.xyz", near, format="extxyz")
+    training = {"fine_tune_from": str(tmp_path / "memory/tiny.safetensors"), "max_epochs": 1}
+    tuned = train(config(tmp_path / "near.xyz", training, charge=-1), tmp_path / "tuned")
+    after = openmm_nequip.load(tuned).metadata["domain"]
+    assert (after["charge"], after["multiplicity"]) == (-1, 2)
+    assert after["min_distances"]["Cu-Cu"] < domain["min_distances"]["Cu-Cu"]
+    assert after["max_force"] >= domain["max_force"]
 
 
 def test_fine_tuning_refuses_new_elements_and_another_network(tmp_path, trained, cluster_file):
