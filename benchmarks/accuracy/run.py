@@ -1,0 +1,110 @@
+"""Train the benchmarks of accuracy and record their errors.
+
+    export OPENMM_NEQUIP_DATA=<folder with rmd17/, 3bpa/, lips/, ...>
+    python benchmarks/accuracy/run.py rmd17 --molecule all --frames 50 --output runs/accuracy
+    python benchmarks/accuracy/run.py learning-curve --output runs/accuracy
+    python benchmarks/accuracy/run.py water training.max_epochs=2 --results trial.json
+
+The same command goes on where it was stopped and leaves out finished runs. Every finished run is
+added to ``results.json`` beside this script, from which ``tables.py`` makes the tables of
+``docs/accuracy.md``; its model file is in its folder under `--output`.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import record
+import tasks
+import torch
+import typer
+
+from openmm_nequip.benchmarking.machine import describe
+from openmm_nequip.errors import InputError
+from openmm_nequip.training.loop import Interrupted
+from openmm_nequip.training.run import train
+
+_MACHINE = ("cpu", "instructions", "cores", "gpu")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    task: Annotated[str, typer.Argument(help=f"One of: {', '.join(tasks.TASKS)}.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys that differ from the configuration: training.max_epochs=2"),
+    ] = None,
+    molecule: Annotated[
+        list[str] | None, typer.Option(help="Of rMD17, several times or 'all'.")
+    ] = None,
+    frames: Annotated[
+        list[int] | None, typer.Option(help="Training frames; may be given several times.")
+    ] = None,
+    l_max: Annotated[list[int] | None, typer.Option(help="Of the learning curve.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Several times for several runs.")] = None,
+    split: Annotated[str, typer.Option(help="Which of the five splits of rMD17.")] = "01",
+    config: Annotated[Path | None, typer.Option(help="Instead of the task's own file.")] = None,
+    output: Annotated[Path, typer.Option(help="Gets a folder for every run.")] = Path(
+        "runs/accuracy"
+    ),
+    results: Annotated[Path, typer.Option(help="File to which results are added.")] = (
+        record.RESULTS
+    ),
+) -> None:
+    """Run what is not finished."""
+    cases = tasks.cases(task, frames, molecule, l_max, seed, split)
+    for number, case in enumerate(cases, 1):
+        settings = tasks.configuration(case, config, overrides)
+        name = f"{case.name}-{tasks.digest(settings)}"
+        title = f"run {number} of {len(cases)}: {name}"
+        if any(result["run"] == name for result in record.read(results)):
+            print(f"{title} is finished, see {results}", flush=True)
+            continue
+        print(title, flush=True)
+        folder = output / name
+        if not (folder / "metrics.json").exists():
+            train(tasks.with_frames(case, settings, output), folder)
+        file = config or case.config_file
+        record.append(results, [entry(name, case, tasks.digest(settings), file.name, folder)])
+
+
+def entry(
+    name: str, case: tasks.Case, digest: str, config_file: str, folder: Path
+) -> dict[str, Any]:
+    """Return what is recorded of a finished run."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = describe(torch.get_num_threads(), device, "")
+    return {
+        "run": name,
+        "task": case.task,
+        "molecule": case.molecule,
+        "split": case.split,
+        "l_max": case.l_max,
+        "frames": case.frames,
+        "seed": case.seed,
+        "config_file": config_file,
+        "digest": digest,
+        "validation": metrics["validation"],
+        "test": metrics["test"],
+        "epochs": metrics["run"]["epochs"],
+        "best_epoch": metrics["run"]["best_epoch"],
+        "seconds": metrics["run"]["seconds"],
+        "threads": machine["threads"],
+        "machine": {key: machine[key] for key in _MACHINE},
+        "versions": json.loads((folder / "versions.json").read_text()),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except Interrupted:
+        sys.exit(130)

@@ -1,0 +1,314 @@
+"""The tasks: which runs each of them consists of, and the configuration of every run."""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openmm_nequip.config import load_config
+from openmm_nequip.data.fingerprint import geometry_hashes
+from openmm_nequip.errors import InputError
+from openmm_nequip.modelfile import write_atomically
+from openmm_nequip.training.config import TrainConfig
+from openmm_nequip.training.sets import Reader
+
+CONFIGS = Path(__file__).parent / "configs"
+MOLECULES = (
+    "aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde",
+    "naphthalene", "paracetamol", "salicylic", "toluene", "uracil",
+)  # fmt: skip
+_FEW = 200  # training frames of rMD17 up to which the configuration for 50 is used
+#: Settings that say where and how fast a run goes, not what comes out.
+_MACHINE = {
+    "training": {
+        "engine", "accelerator", "devices", "num_nodes", "strategy", "num_threads",
+        "checkpoint_minutes",
+    },
+    "data": {"file", "test_file", "split_file", "num_workers", "stream_from_disk"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on a set of reference data.
+
+    Attributes
+    ----------
+    frames
+        Sizes of the training set that are reported.
+    molecules
+        Of rMD17; empty for other data.
+    l_max
+        Rotation orders that are compared; empty where the configuration has the only one.
+    """
+
+    frames: tuple[int, ...]
+    molecules: tuple[str, ...] = ()
+    l_max: tuple[int, ...] = ()
+
+
+TASKS = {
+    "rmd17": Task((50, 950), molecules=MOLECULES),
+    "learning-curve": Task((50, 100, 200, 400, 950), molecules=("aspirin",), l_max=(0, 1, 2)),
+    "3bpa": Task((400,)),
+    "acac": Task((400,)),
+    "ethanol-ccsdt": Task((600,)),
+    "lips": Task((10, 100, 600)),
+    "water": Task((133,)),
+    "quartz": Task((100,)),
+    "silicon": Task((194,)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run of a task.
+
+    Attributes
+    ----------
+    task
+        Key of `TASKS`.
+    frames
+        Number of training frames.
+    seed
+        Decides the training and validation frames, the initial weights and the order of frames.
+    molecule, split
+        Of rMD17, and which of its five splits, as in the names of the files: ``'01'``.
+    l_max
+        Highest rotation order, where it differs within the task.
+    """
+
+    task: str
+    frames: int
+    seed: int
+    molecule: str | None = None
+    split: str | None = None
+    l_max: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the run is called, without its settings: ``rmd17-aspirin-50-split01-seed1``."""
+        parts = [self.task, self.molecule, str(self.frames)]
+        parts.append(None if self.split is None else f"split{self.split}")
+        parts.append(None if self.l_max is None else f"l{self.l_max}")
+        return "-".join([part for part in parts if part is not None] + [f"seed{self.seed}"])
+
+    @property
+    def config_file(self) -> Path:
+        """The YAML file of the task; rMD17 has one for few and one for many frames."""
+        name = self.task
+        if name == "rmd17":
+            name = "rmd17-50" if self.frames <= _FEW else "rmd17-950"
+        return CONFIGS / f"{name}.yaml"
+
+
+def cases(
+    task: str,
+    frames: list[int] | None = None,
+    molecules: list[str] | None = None,
+    l_max: list[int] | None = None,
+    seeds: list[int] | None = None,
+    split: str = "01",
+) -> list[Case]:
+    """Return the runs of a task; what is left out is all that the documentation reports.
+
+    Raises
+    ------
+    InputError
+        There is no such task or molecule, or the task has no choice of molecule or l_max.
+    """
+    if task not in TASKS:
+        raise InputError(f"there is no task '{task}'; choose from {', '.join(TASKS)}")
+    known = TASKS[task]
+    for name, given, choices in (
+        ("molecule", molecules, known.molecules),
+        ("l-max", l_max, known.l_max),
+    ):
+        if given and not choices:
+            raise InputError(f"task '{task}' has no --{name}")
+    if molecules == ["all"]:
+        molecules = list(MOLECULES)
+    for molecule in molecules or []:
+        if molecule not in MOLECULES:
+            raise InputError(f"'{molecule}' is not in rMD17; choose from {', '.join(MOLECULES)}")
+    return [
+        Case(task, n, seed, molecule, split if molecule else None, order)
+        for seed, n, order, molecule in itertools.product(
+            seeds or [1],
+            frames or known.frames,
+            l_max or known.l_max or (None,),
+            molecules or known.molecules or (None,),
+        )
+    ]
+
+
+def configuration(
+    case: Case, file: Path | None = None, overrides: list[str] | None = None
+) -> TrainConfig:
+    """Return the configuration of a run.
+
+    With another number of frames than in the file the number of optimizer steps stays the same.
+
+    Parameters
+    ----------
+    case
+        The run.
+    file
+        Configuration file to be used instead of the task's own.
+    overrides
+        ``model.key=value`` and ``training.key=value`` that differ from the file.
+
+    Raises
+    ------
+    InputError
+        The file is wrong or lacks what the benchmark needs, or an override concerns the data.
+    """
+    overrides = list(overrides or [])
+    for override in overrides:
+        if not override.startswith(("model.", "training.")):
+            raise InputError(
+                f"override '{override}': only model.* and training.* can be changed; frames, "
+                "molecule and seed have options of their own"
+            )
+    path = file or case.config_file
+    nominal = load_config(TrainConfig, path)
+    epochs, frames = nominal.training.max_epochs, nominal.data.n_train
+    if epochs is None or not isinstance(frames, int):
+        raise InputError(f"{path} must give training.max_epochs and data.n_train as numbers")
+    size = nominal.training.batch_size
+    epochs = math.ceil(epochs * math.ceil(frames / size) / math.ceil(case.frames / size))
+    values = [f"data.n_train={case.frames}", f"training.max_epochs={epochs}"]
+    values += [f"seed={case.seed}", f"name={case.name}"]
+    if case.l_max is not None:
+        values.append(f"model.l_max={case.l_max}")
+    if case.molecule is not None:
+        stem = f"${{OPENMM_NEQUIP_DATA}}/rmd17/rmd17_{case.molecule}"
+        values.append(f"data.file={stem}_train_{case.split}.npz")
+        values.append(f"data.test_file={stem}_test_{case.split}.npz")
+        values.append(f"description={case.molecule} in vacuum, MD at 500 K, PBE/def2-SVP (rMD17)")
+    return load_config(TrainConfig, path, [*values, *overrides])
+
+
+def digest(config: TrainConfig) -> str:
+    """Return eight hexadecimal digits that stand for the settings of a run.
+
+    Only what was set counts, not the defaults, nor seed, paths and machine.
+    """
+    settings = config.model_dump(
+        mode="json",
+        exclude_unset=True,
+        include={"data", "model", "training"},
+        exclude=_MACHINE,  # type: ignore[arg-type]
+    )
+    atoms = settings["data"].get("isolated_atoms_file")
+    if atoms is not None:
+        settings["data"]["isolated_atoms_file"] = Path(atoms).name
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def with_frames(
+    case: Case, config: TrainConfig, folder: Path, say: Callable[[str], None] = print
+) -> TrainConfig:
+    """Settle which frames are for training, validation and testing, and write the split there.
+
+    Test frames come from the test file, or are the same whatever the seed and the number of
+    training frames. Training sets of one seed contain each other; validation frames are the same.
+
+    Parameters
+    ----------
+    case
+        The run.
+    config
+        From `configuration`.
+    folder
+        Gets ``splits/<run>.json`` (and, where rMD17 is there as published, the files of a split).
+    say
+        Prints what was read.
+
+    Returns
+    -------
+    TrainConfig
+        With `data.split_file` instead of the numbers of frames.
+
+    Raises
+    ------
+    InputError
+        The data is missing or has too few frames.
+    """
+    data = config.data
+    if case.molecule is not None:
+        data = data.model_copy(update=rmd17_files(case, folder))
+    r_max = config.model.r_max or 5.0
+    frames = Reader(data, None, r_max, folder / "cache", say).read(data.file)
+    counts = [data.n_train, data.n_val, None if data.test_file else data.n_test]
+    split = draw(geometry_hashes(frames), *(int(n or 0) for n in counts), seed=case.seed)
+    path = folder.resolve() / "splits" / f"{case.name}-{digest(config)}.json"
+    write_atomically(path, (json.dumps(split) + "\n").encode())
+    drawn = {"split_file": str(path), "n_train": None, "n_val": None, "n_test": None}
+    return config.model_copy(update={"data": data.model_copy(update=drawn)})
+
+
+def draw(
+    hashes: list[bytes], n_train: int, n_val: int, n_test: int, seed: int
+) -> dict[str, list[int]]:
+    """Draw the frames of each set; of equal configurations only the first is used.
+
+    Raises
+    ------
+    InputError
+        There are too few frames.
+    """
+    first: dict[bytes, int] = {}
+    for index, value in enumerate(hashes):
+        first.setdefault(value, index)
+    order = np.random.default_rng(0).permutation(list(first.values()))
+    test, rest = order[:n_test], np.random.default_rng(seed).permutation(order[n_test:])
+    if n_train + n_val > len(rest):
+        raise InputError(
+            f"{n_train} training frames and {n_val} for validation are asked for, but there are "
+            f"{len(rest)} beside the {n_test} test frames"
+        )
+    sets = {"train": rest[:n_train], "val": rest[len(rest) - n_val :], "test": test}
+    return {name: sorted(indices.tolist()) for name, indices in sets.items()}
+
+
+def rmd17_files(case: Case, folder: Path) -> dict[str, str]:
+    """Return the training and the test file of a split, cut from the published files if need be.
+
+    Raises
+    ------
+    InputError
+        Neither these files nor the published ones are there.
+    """
+    data = Path(os.environ["OPENMM_NEQUIP_DATA"]) / "rmd17"
+    names = {s: f"rmd17_{case.molecule}_{s}_{case.split}.npz" for s in ("train", "test")}
+    if all((data / name).exists() for name in names.values()):
+        return {"file": str(data / names["train"]), "test_file": str(data / names["test"])}
+    whole = data / "npz_data" / f"rmd17_{case.molecule}.npz"
+    indices = {s: data / "splits" / f"index_{s}_{case.split}.csv" for s in names}
+    for needed in (whole, *indices.values()):
+        if not needed.exists():
+            raise InputError(
+                f"{data} has neither {names['train']} and {names['test']} nor "
+                f"{needed.relative_to(data)} of the published data set"
+            )
+    cut = folder / "data"
+    cut.mkdir(parents=True, exist_ok=True)
+    with np.load(whole) as arrays:
+        per_frame = {key: arrays[key] for key in ("coords", "energies", "forces")}
+        charges = arrays["nuclear_charges"]
+    for name, file in names.items():
+        chosen = np.loadtxt(indices[name], dtype=int)
+        values: dict[str, Any] = {key: array[chosen] for key, array in per_frame.items()}
+        temporary = cut / f"{file}.tmp.npz"
+        np.savez(temporary, nuclear_charges=charges, **values)
+        shutil.move(temporary, cut / file)
+    return {"file": str(cut / names["train"]), "test_file": str(cut / names["test"])}
