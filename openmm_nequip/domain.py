@@ -1,7 +1,7 @@
 """What a potential is for: its elements and charge, and what occurred in its training data."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -10,6 +10,8 @@ from pydantic import PositiveInt
 
 from .config import Config, parse_config
 from .errors import InputError
+
+V = TypeVar("V")
 
 
 class Domain(Config):
@@ -24,6 +26,8 @@ class Domain(Config):
     min_distances
         Smallest distance, Å, of each pair of elements, named as by `pair_name`. A pair that is
         not there never occurred within the cutoff.
+    num_neighbors
+        Smallest and largest number of neighbours within the cutoff of an atom of each element.
     max_force
         Largest force on an atom, eV/Å.
     """
@@ -32,6 +36,7 @@ class Domain(Config):
     charge: int | None = None
     multiplicity: PositiveInt | None = None
     min_distances: dict[str, float] | None = None
+    num_neighbors: dict[str, tuple[int, int]] | None = None
     max_force: float | None = None
 
     def check(self, numbers: Sequence[int] | np.ndarray, charge: int | None = None) -> None:
@@ -77,17 +82,19 @@ class Domain(Config):
     def extended(self, other: "Domain") -> "Domain":
         """Return what both cover together; the charge and multiplicity of `other` come first."""
         forces = [force for force in (self.max_force, other.max_force) if force is not None]
-        distances = self.min_distances or other.min_distances
-        if self.min_distances is not None and other.min_distances is not None:
-            distances = {
-                pair: min(d[pair] for d in (self.min_distances, other.min_distances) if pair in d)
-                for pair in sorted({*self.min_distances, *other.min_distances})
-            }
+
+        def smaller(a: float, b: float) -> float:
+            return min(a, b)
+
+        def wider(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+            return min(a[0], b[0]), max(a[1], b[1])
+
         return Domain(
             elements=list(dict.fromkeys([*self.elements, *other.elements])),
             charge=self.charge if other.charge is None else other.charge,
             multiplicity=self.multiplicity if other.multiplicity is None else other.multiplicity,
-            min_distances=distances,
+            min_distances=_together(self.min_distances, other.min_distances, smaller),
+            num_neighbors=_together(self.num_neighbors, other.num_neighbors, wider),
             max_force=max(forces, default=None),
         )
 
@@ -125,6 +132,15 @@ def net_charge(atoms: Atoms) -> int | None:
     if total is None and atoms.has("initial_charges"):
         total = atoms.get_initial_charges().sum()
     return round(float(total)) if isinstance(total, int | float | np.number) else None
+
+
+def _together(
+    first: dict[str, V] | None, second: dict[str, V] | None, of_both: Callable[[V, V], V]
+) -> dict[str, V] | None:
+    if first is None or second is None:
+        return second if first is None else first
+    common = {key: of_both(first[key], second[key]) for key in first.keys() & second.keys()}
+    return first | second | common
 
 
 def _signed(charge: int) -> str:

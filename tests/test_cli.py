@@ -70,6 +70,7 @@ def water_model(tmp_path):
     domain = {
         "elements": ["H", "O"], "charge": 0, "multiplicity": 1,
         "min_distances": {"H-H": 1.31, "H-O": 0.82}, "max_force": 12.34,
+        "num_neighbors": {"H": [3, 17], "O": [2, 16]},
     }  # fmt: skip
     Potential(config, {"domain": domain}).save(tmp_path / "water.safetensors")
     (tmp_path / "here.png").touch()
@@ -84,7 +85,8 @@ def test_info_shows_domain_and_card(water_model):
     shown = " ".join(result.stdout.split())
     for text in (
         "│ elements │ H O │", "│ meant for │ charge 0, multiplicity 1 │",
-        "│ closest in training, Å │ H-H 1.31 H-O 0.82 │", "│ largest force there │ 12.3 eV/Å │",
+        "│ closest in training, Å │ H-H 1.31 H-O 0.82 │", "│ neighbours there │ H 3-17, O 2-16 │",
+        "│ largest force there │ 12.3 eV/Å │",
         "Good for tests.", "Figure: Here it is, ",
         "Figure: Elsewhere, in the card of the online repository",
     ):  # fmt: skip

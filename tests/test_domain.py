@@ -66,14 +66,16 @@ def test_reading():
 def test_extending():
     first = Domain(
         elements=["H", "O"], charge=0, multiplicity=1, max_force=5.0,
-        min_distances={"H-H": 1.4, "H-O": 0.9},
+        min_distances={"H-H": 1.4, "H-O": 0.9}, num_neighbors={"H": (2, 6), "O": (3, 4)},
     )  # fmt: skip
     second = Domain(
-        elements=["H", "C"], charge=-1, max_force=3.0, min_distances={"H-H": 1.5, "C-H": 1.0}
-    )
+        elements=["H", "C"], charge=-1, max_force=3.0,
+        min_distances={"H-H": 1.5, "C-H": 1.0}, num_neighbors={"H": (1, 5), "C": (7, 8)},
+    )  # fmt: skip
     assert first.extended(second) == Domain(
         elements=["H", "O", "C"], charge=-1, multiplicity=1, max_force=5.0,
         min_distances={"C-H": 1.0, "H-H": 1.4, "H-O": 0.9},
+        num_neighbors={"H": (1, 6), "C": (7, 8), "O": (3, 4)},
     )  # fmt: skip
     unknown = Domain(elements=["H", "C", "O"])
     assert unknown.extended(second) == second.model_copy(update={"elements": ["H", "C", "O"]})

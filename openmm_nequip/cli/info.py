@@ -155,6 +155,10 @@ def _facts(header: dict[str, Any]) -> dict[str, str]:
         "closest in training, Å": "\n".join(
             "  ".join(closest[k : k + 4]).rstrip() for k in range(0, len(closest), 4)
         ),
+        "neighbours there": ", ".join(
+            f"{element} {fewest}-{most}"
+            for element, (fewest, most) in (domain.num_neighbors or {}).items()
+        ),
         "largest force there": domain.max_force and f"{domain.max_force:.3g} eV/Å",
         "licence": metadata.get("licence"),
         "citation": metadata.get("citation"),

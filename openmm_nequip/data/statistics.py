@@ -46,6 +46,9 @@ class Statistics:
     min_distances
         Smallest distance of each pair of elements, Å; a pair that is never within the cutoff is
         not there.
+    num_neighbors_range
+        Smallest and largest number of neighbours of an atom of each element within the cutoff;
+        isolated atoms do not count.
     max_force
         Largest norm of the force on an atom, eV/Å; `None` without forces.
     notes
@@ -62,6 +65,7 @@ class Statistics:
     reference_source: str
     energy_rms_per_atom: float | None
     min_distances: dict[str, float]
+    num_neighbors_range: dict[str, list[int]]
     max_force: float | None
     notes: list[str] = field(default_factory=list)
 
@@ -118,6 +122,8 @@ def compute_statistics(
     force_atoms = np.zeros(len(elements))
     max_square = 0.0
     closest = np.full((len(elements), len(elements)), np.inf)
+    fewest = np.full(len(elements), np.iinfo(np.int64).max)
+    most = np.full(len(elements), -1)
     compositions: list[FloatArray] = []
     energies: list[float] = []
     singles: dict[str, float] = {}
@@ -131,6 +137,10 @@ def compute_statistics(
         atoms += composition
         i, j, distances = pair_distances(frame.positions, frame.cell, frame.pbc, r_max)
         np.minimum.at(closest, (types[i], types[j]), distances)
+        if len(frame) > 1 or frame.cell is not None:
+            of_atoms = np.bincount(i, minlength=len(frame))
+            np.minimum.at(fewest, types, of_atoms)
+            np.maximum.at(most, types, of_atoms)
         if cutoffs is not None:
             i = i[distances < cutoffs[types[i], types[j]]]
         neighbors += _count(types[i], elements)
@@ -174,6 +184,9 @@ def compute_statistics(
         min_distances={
             pair_name(elements[a], elements[b]): float(closest[a, b])
             for a, b in np.argwhere(np.triu(np.isfinite(closest)))
+        },
+        num_neighbors_range={
+            e: [int(fewest[k]), int(most[k])] for e, k in per_type.items() if most[k] >= 0
         },
         max_force=float(np.sqrt(max_square)) if force_atoms.any() else None,
         notes=notes,

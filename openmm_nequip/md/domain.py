@@ -12,11 +12,16 @@ from ..domain import Domain, pair_name, read_domain
 from ..modelfile import DEFAULT_MODEL, find_model, read_header
 
 CONTACT = 0.9  # of the smallest distance in training: nearer is outside
+CROWDED, LONELY = 1.25, 0.75  # times the largest and the smallest number of neighbours
 FORCE = 2.0  # times the largest force in training: more is outside
 
 
 class Departure(NamedTuple):
-    """That a run has left the domain: ``'contact'``, ``'pair'`` or ``'force'``, and in words."""
+    """That a run has left the domain, in words.
+
+    Its kind is ``'contact'`` (atoms too close), ``'pair'`` (elements that were never together),
+    ``'neighbors'`` (too many or too few, as after the loss of an atom) or ``'force'``.
+    """
 
     kind: str
     message: str
@@ -51,6 +56,11 @@ class DomainCheck:
                 else:
                     contact[a, b] = contact[b, a] = CONTACT * known
             self.limits = {"contact": contact, "pair": pair}
+        #: numbers of neighbours of each atom between which it is inside, [2, N]
+        self.range: np.ndarray | None = None
+        if domain.num_neighbors is not None:
+            known_range = [domain.num_neighbors.get(symbol, (0, np.inf)) for symbol in symbols]
+            self.range = np.array(known_range).T * [[LONELY], [CROWDED]]
         self.needs_forces = domain.max_force is not None
 
     def __call__(
@@ -67,7 +77,14 @@ class DomainCheck:
         forces
             eV/Å, shape ``[N, 3]``; `None` unless `needs_forces`.
         """
-        found = list(self._near(positions, box))
+        found: list[Departure] = []
+        reach = max((float(limit.max()) for limit in self.limits.values()), default=0.0)
+        if self.range is not None:
+            reach = self.r_max
+        if reach > 0:
+            i, j, distances = pair_distances(positions, box, (box is not None,) * 3, reach)
+            found += self._near(i, j, distances)
+            found += self._crowded(np.bincount(i, minlength=len(self.atoms)))
         if forces is not None:
             found += self._strong(forces)
         self.forget(departure.kind for departure in found)
@@ -78,12 +95,10 @@ class DomainCheck:
         for kind in kinds:
             self.limits.pop(kind, None)
             self.needs_forces &= kind != "force"
+            if kind == "neighbors":
+                self.range = None
 
-    def _near(self, positions: np.ndarray, box: np.ndarray | None) -> Iterator[Departure]:
-        reach = max((float(limit.max()) for limit in self.limits.values()), default=0.0)
-        if reach == 0:
-            return
-        i, j, distances = pair_distances(positions, box, (box is not None,) * 3, reach)
+    def _near(self, i: np.ndarray, j: np.ndarray, distances: np.ndarray) -> Iterator[Departure]:
         for kind, limit in self.limits.items():
             excess = limit[self.types[i], self.types[j]] - distances
             if not (excess > 0).any():
@@ -99,19 +114,31 @@ class DomainCheck:
                 reason = f"{pair} came no closer than {self.domain.min_distances[pair]:.2f} Å"
             yield Departure(kind, f"{where}; {reason} in the potential's training data")
 
-    def _strong(self, forces: np.ndarray) -> list[Departure]:
+    def _crowded(self, counts: np.ndarray) -> Iterator[Departure]:
+        if self.range is None:
+            return
+        outside = np.maximum(self.range[0] - counts, counts - self.range[1])
+        worst = int(np.argmax(outside))
+        if outside[worst] > 0:
+            atom = self.atoms[worst]
+            assert self.domain.num_neighbors is not None
+            fewest, most = self.domain.num_neighbors[atom.element.symbol]
+            yield Departure(
+                "neighbors",
+                f"{_name(atom)} has {counts[worst]} neighbours within {self.r_max:g} Å; "
+                f"{atom.element.symbol} had {fewest} to {most} in the potential's training data",
+            )
+
+    def _strong(self, forces: np.ndarray) -> Iterator[Departure]:
         assert self.domain.max_force is not None
         sizes = np.linalg.norm(forces, axis=1)
-        strongest = int(np.argmax(sizes))
-        if sizes[strongest] <= FORCE * self.domain.max_force:
-            return []
-        return [
-            Departure(
+        worst = int(np.argmax(sizes))
+        if sizes[worst] > FORCE * self.domain.max_force:
+            yield Departure(
                 "force",
-                f"the force on {_name(self.atoms[strongest])} is {sizes[strongest]:.1f} eV/Å; the "
-                f"largest in the potential's training data was {self.domain.max_force:.1f} eV/Å",
+                f"the force on {_name(self.atoms[worst])} is {sizes[worst]:.1f} eV/Å; the largest "
+                f"in the potential's training data was {self.domain.max_force:.1f} eV/Å",
             )
-        ]
 
 
 def domain_and_cutoff(model: str | None) -> tuple[Domain, float]:

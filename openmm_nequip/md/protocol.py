@@ -40,6 +40,7 @@ from .structure import Structure
 
 _CHUNK_SECONDS = 0.5  # how long a Ctrl-C may have to wait
 _WARM_UP = 5  # evaluations
+_DOMAIN_SHARE = 0.02  # of the time, for looking whether the run is in the potential's domain
 _HOTTEST = 10  # a temperature this many times the wanted one (and above 5000 K) is a blow-up
 
 
@@ -163,6 +164,7 @@ class _Run:
         self.began = self.saved = time.monotonic()
         self.good: openmm.State | None = None
         self.domain = DomainCheck(*domain_and_cutoff(config.potential), self.topology)
+        self.next_domain_check = self.began
 
     def start(self) -> None:
         """Begin at step 0: minimise, draw velocities, write the first row and frame."""
@@ -240,7 +242,8 @@ class _Run:
     def _report(self) -> None:
         """Check the state and write what is due at this step."""
         is_logged = self.step % self.config.log_steps == 0
-        forces = is_logged and self.domain.needs_forces
+        is_checked = is_logged and time.monotonic() >= self.next_domain_check
+        forces = is_checked and self.domain.needs_forces
         try:
             state = self.context.getState(
                 positions=True, velocities=True, energy=True, forces=forces
@@ -257,14 +260,16 @@ class _Run:
         picoseconds = self.step * self.config.timestep / 1000
         if is_logged:
             self.log.append(self.step, picoseconds, reading, self._speed())
-            self._check_domain(state, picoseconds, forces)
         if self.step % self.config.trajectory_steps == 0:
             self.trajectory.append(state)
+        if is_checked:
+            self._check_domain(state, picoseconds, forces)
         self.observer.progress(
             Progress(self.step, self.config.total_steps, picoseconds, reading, self._speed())
         )
 
     def _check_domain(self, state: openmm.State, picoseconds: float, forces: bool) -> None:
+        start = time.monotonic()
         found = self.domain(
             state.getPositions(asNumpy=True)._value / NM,
             state.getPeriodicBoxVectors(asNumpy=True)._value / NM if self.periodic else None,
@@ -273,6 +278,8 @@ class _Run:
         for kind, message in found:
             self.warnings.append(self.step, picoseconds, kind, message)
             self.observer.message(f"warning, step {self.step:,}: {message}")
+        now = time.monotonic()
+        self.next_domain_check = now + (now - start) / _DOMAIN_SHARE
 
     def _checkpoint_is_due(self) -> bool:
         if self.config.checkpoint_steps is not None:

@@ -64,7 +64,7 @@ class Preparation:
         torch.manual_seed(self.config.seed)
         metadata = {
             "reference_energies": statistics.reference_energies,
-            "domain": self._domain(statistics).model_dump(exclude_none=True),
+            "domain": self._domain(statistics).model_dump(mode="json", exclude_none=True),
         }
         return Potential(architecture, metadata), statistics
 
@@ -147,7 +147,7 @@ class Preparation:
         domain = known.extended(self._domain(statistics))
         potential.metadata = {
             "reference_energies": references,
-            "domain": domain.model_dump(exclude_none=True),
+            "domain": domain.model_dump(mode="json", exclude_none=True),
         }
         return potential, statistics
 
@@ -157,6 +157,7 @@ class Preparation:
             charge=self.config.charge,
             multiplicity=self.config.multiplicity,
             min_distances=statistics.min_distances,
+            num_neighbors={e: (a, b) for e, (a, b) in statistics.num_neighbors_range.items()},
             max_force=statistics.max_force,
         )
 

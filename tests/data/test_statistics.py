@@ -68,12 +68,16 @@ def test_closest_pairs_and_largest_force():
     s = compute_statistics([row, near], ["O", "H", "C"], 2.5)  # H H C O, and C O
     assert s.min_distances == pytest.approx({"H-O": 2.0, "C-O": 0.8, "H-H": 1.0, "C-H": 1.0})
     assert s.max_force == pytest.approx(5.0, rel=1e-14)
+    assert s.num_neighbors_range == {"O": [1, 2], "H": [2, 3], "C": [1, 3]}
     # shorter cutoffs of some pairs are the network's affair
     s = compute_statistics([row], ["O", "H", "C"], 2.5, per_edge_type_cutoff={"O": 0.5})
     assert s.min_distances == pytest.approx({"H-O": 2.0, "C-O": 1.0, "H-H": 1.0, "C-H": 1.0})
     crystal = Frame(np.array([14]), np.zeros((1, 3)), np.eye(3) * 2.0, (True,) * 3, -5.0)
     s = compute_statistics([crystal], ["Si"], 2.1)
     assert (s.min_distances, s.max_force) == (pytest.approx({"Si-Si": 2.0}), None)
+    assert s.num_neighbors_range == {"Si": [6, 6]}
+    alone = compute_statistics([row, composed([1, 0, 0])], ["H", "C", "O"], 2.5)
+    assert alone.num_neighbors_range["H"] == [2, 3]
     assert compute_statistics([crystal], ["Si"], 1.9).min_distances == {}
 
 

@@ -242,6 +242,31 @@ def test_pairs_that_never_occurred():
     assert found(apart, None, None) == []
 
 
+def test_numbers_of_neighbours():
+    grid = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3) * 1.5
+    dense = grid[np.argsort(((grid - 1.5) ** 2).sum(1))]  # the first atom has 26 within 4 Å
+    for known, message in (
+        ((20, 22), None), ((9, 20), "26 neighbours within 4 Å; O had 9 to 20"), ((34, 40), None),
+        ((35, 40), "26 neighbours within 4 Å; O had 35 to 40"),
+    ):  # fmt: skip
+        found = check("O" + 26 * "H", num_neighbors={"O": known})
+        departures = found(dense, None, None)
+        assert len(departures) == (message is not None)
+        if message is not None:
+            assert departures[0].kind == "neighbors"
+            assert f"atom 0 (O0 of residue MOL 1) has {message}" in departures[0].message
+            assert found(dense, None, None) == []
+
+
+def test_a_lost_atom_is_noticed():
+    positions = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    found = check("OHH", num_neighbors={"O": (2, 9), "H": (2, 9)})
+    assert found(positions, None, None) == []
+    positions[2, 1] = 5.0
+    (departure,) = found(positions, None, None)
+    assert "atom 2 (H2 of residue MOL 1) has 0 neighbours" in departure.message
+
+
 def test_forces():
     found = check("HO", max_force=3.0)
     assert found.needs_forces
@@ -277,7 +302,8 @@ def simulated(config: SimulationConfig, folder) -> list[str]:
 
 
 def test_a_run_in_its_domain_says_nothing(model, tmp_path):
-    file = model(**NEUTRAL, min_distances=ETHANOL, max_force=3.0)
+    numbers = {"H": (5, 8), "C": (8, 8), "O": (7, 8)}
+    file = model(**NEUTRAL, min_distances=ETHANOL, num_neighbors=numbers, max_force=3.0)
     assert simulated(settings(file), tmp_path / "run") == []
     assert not (tmp_path / "run" / "warnings.csv").exists()
     assert "warnings" not in analyze(tmp_path / "run").summary
@@ -291,19 +317,20 @@ def test_a_run_without_a_known_domain_says_nothing(model, tmp_path):
 def test_a_run_that_leaves_its_domain_warns_once_of_each_kind(model, tmp_path):
     distances = ETHANOL | {"C-C": 2.0}
     del distances["H-O"]
-    file = model(**NEUTRAL, min_distances=distances, max_force=1e-4)
+    file = model(**NEUTRAL, min_distances=distances, num_neighbors={"C": (20, 30)}, max_force=1e-4)
     messages = simulated(settings(file), tmp_path / "run")
-    assert len(messages) == 3
+    assert len(messages) == 4
     assert all(text.startswith("warning, step 0: ") and "\n" not in text for text in messages)
     assert "C-C came no closer than 2.00 Å" in messages[0]
     assert "no H-O pair" in messages[1]
-    assert "eV/Å" in messages[2]
+    assert "C had 20 to 30" in messages[2]
+    assert "eV/Å" in messages[3]
 
     rows = read_warnings(tmp_path / "run" / "warnings.csv")
-    assert [row["kind"] for row in rows] == ["contact", "pair", "force"]
+    assert [row["kind"] for row in rows] == ["contact", "pair", "neighbors", "force"]
     assert [f"warning, step {row['step']}: {row['message']}" for row in rows] == messages
     summary = analyze(tmp_path / "run").summary
-    assert len(summary["warnings"]) == 3
+    assert len(summary["warnings"]) == 4
     assert summary["warnings"][0].startswith("at 0 ps: atom ")
     assert [value for name, value in table(summary) if name == "warning"] == summary["warnings"]
 

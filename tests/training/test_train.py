@@ -177,7 +177,10 @@ def test_the_domain_is_recorded(tmp_path, cluster_file):
         for a, b in combinations(atoms, 2)
     ]
     closest = {name: min(r for n, r in distances if n == name) for name, _ in distances}
-    assert domain.keys() == {"elements", "charge", "multiplicity", "min_distances", "max_force"}
+    assert domain.keys() == {
+        "elements", "charge", "multiplicity", "min_distances", "num_neighbors", "max_force",
+    }  # fmt: skip
+    assert domain["num_neighbors"] == {"Cu": [3, 3], "Au": [3, 3]}
     assert (domain["charge"], domain["multiplicity"]) == (0, 2)
     assert set(domain["elements"]) == {"Cu", "Au"}
     assert domain["min_distances"] == pytest.approx(closest, abs=1e-6)
