@@ -1,0 +1,338 @@
+"""Make the tables and the figure of ``docs/accuracy.md`` from the results.
+
+    python benchmarks/accuracy/tables.py
+    python benchmarks/accuracy/tables.py --add results-of-another-machine.json
+
+What is between the two markers of the page is replaced. Only runs with the settings that the
+configuration files have now are shown; the page says what has not been run.
+"""
+
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib
+import record
+import tasks
+import typer
+import yaml
+from matplotlib.figure import Figure
+
+from openmm_nequip.errors import InputError
+from openmm_nequip.figures import STYLE
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, PICTURE = DOCS / "accuracy.md", DOCS / "images" / "accuracy-learning-curve.png"
+BEGIN, END = "<!-- figures: benchmarks/accuracy/tables.py -->", "<!-- end of figures -->"
+PUBLISHED = Path(__file__).parent / "published.yaml"
+
+ENERGY, FORCES = "energy_mae_meV", "forces_mae_meV_per_A"
+#: Errors that are shown of other data than rMD17, if there are any.
+COLUMNS = {
+    ENERGY: "energy, MAE (meV)",
+    "energy_rmse_meV": "energy, RMSE (meV)",
+    "energy_per_atom_mae_meV": "energy per atom, MAE (meV)",
+    FORCES: "forces, MAE (meV/Å)",
+    "forces_rmse_meV_per_A": "forces, RMSE (meV/Å)",
+    "stress_mae_meV_per_A3": "stress, MAE (meV/Å³)",
+    "stress_rmse_meV_per_A3": "stress, RMSE (meV/Å³)",
+}
+TITLES = {
+    "3bpa": "3BPA at 300 K",
+    "acac": "Acetylacetone at 300 K",
+    "ethanol-ccsdt": "Ethanol, CCSD(T)",
+    "lips": "Li₆.₇₅P₃S₁₁",
+    "water": "Liquid water, PBE0-TS",
+    "quartz": "α-quartz",
+    "silicon": "Silicon",
+}
+_VERSIONS = ("openmm-nequip", "torch", "numba", "python")
+_COLOURS = {0: "#7f9bb3", 1: "#e9a23b", 2: "#d1495b", 3: "#30638e"}
+
+Results = list[dict[str, Any]]
+
+
+def case_of(result: dict[str, Any]) -> tasks.Case:
+    """Return the run that a result is of."""
+    names = ("task", "frames", "seed", "molecule", "split", "l_max")
+    return tasks.Case(**{name: result[name] for name in names})
+
+
+def current(results: Results) -> Results:
+    """Return the results of runs with the settings of today's configuration files."""
+    return [r for r in results if r["digest"] == tasks.digest(tasks.configuration(case_of(r)))]
+
+
+def select(results: Results, **values: Any) -> Results:
+    """Return the results with these values."""
+    return [r for r in results if all(r[key] == value for key, value in values.items())]
+
+
+def number(value: float) -> str:
+    """Return an error with one digit after the point, below 1 with two."""
+    return f"{value:.1f}" if abs(value) >= 0.95 else f"{value:.2f}"
+
+
+def mean(results: Results, error: str) -> float | None:
+    """Return the mean of an error over the runs; `None` where there is none."""
+    values = [r["test"][error] for r in results if error in r["test"]]
+    return statistics.mean(values) if values else None
+
+
+def cell(results: Results, error: str) -> str:
+    """Return mean and, of several runs, standard deviation of an error; a dash without runs."""
+    values = [r["test"][error] for r in results if error in r["test"]]
+    if len(values) < 2:
+        return number(values[0]) if values else "–"
+    return f"{number(statistics.mean(values))} ± {number(statistics.stdev(values))}"
+
+
+def minutes(results: Results) -> str:
+    """Return the mean training time."""
+    return f"{statistics.mean(r['seconds'] for r in results) / 60:.0f}" if results else "–"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Return a table as Markdown; all but the first columns are numbers."""
+    rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, rule, *rows))
+
+
+def rmd17(results: Results, frames: int, published: dict[str, Any]) -> str:
+    """Return the table of all molecules for one size of the training set.
+
+    Means are over all ten molecules, and there is none as long as one is missing.
+    """
+    theirs = published["rmd17"].get(frames, {})
+    rows, means = [], []
+    for molecule in tasks.MOLECULES:
+        runs = select(results, task="rmd17", frames=frames, molecule=molecule)
+        means.append([mean(runs, error) for error in (FORCES, ENERGY)])
+        cells = [molecule.replace("salicylic", "salicylic acid")]
+        for error, column in ((FORCES, 1), (ENERGY, 0)):
+            cells.append(cell(runs, error))
+            cells += [f"{values[molecule][column]:g}" for values in theirs.values()]
+        rows.append([*cells, str(len(runs)), minutes(runs)])
+    last = ["**mean**"]
+    for error, column in ((0, 1), (1, 0)):
+        values = [found[error] for found in means if found[error] is not None]
+        complete = len(values) == len(tasks.MOLECULES)
+        last.append(f"**{number(statistics.mean(values))}**" if complete else "–")
+        for other in theirs.values():
+            last.append(number(statistics.mean(v[column] for v in other.values())))
+    columns = ["molecule", "**forces**, MAE (meV/Å)", *theirs, "**energy**, MAE (meV)", *theirs]
+    return table([*columns, "runs", "minutes"], [*rows, [*last, "", ""]])
+
+
+def learning_curve(results: Results, molecule: str, published: dict[str, Any]) -> str:
+    """Return the force errors of one molecule by training frames and l_max."""
+    results = select(results, task="learning-curve", molecule=molecule)
+    known = tasks.TASKS["learning-curve"]
+    sizes = sorted({*known.frames, *(r["frames"] for r in results)})
+    rows = []
+    for order in sorted({*known.l_max, *(r["l_max"] for r in results)}):
+        runs = [select(results, l_max=order, frames=size) for size in sizes]
+        row = [str(order), *(cell(found, FORCES) for found in runs)]
+        if molecule == "aspirin":
+            row.append(f"{published['l_max']['NequIP'].get(order, '–')}")
+        rows.append(row)
+    columns = ["l_max", *(f"{size} frames" for size in sizes)]
+    if molecule == "aspirin":
+        columns.append("NequIP, 950 frames")
+    return table(columns, rows)
+
+
+def other(results: Results, task: str, published: dict[str, Any]) -> str:
+    """Return the errors of another data set, with the published ones below."""
+    theirs = published["others"].get(task, [])
+    results = select(results, task=task)
+    columns = [
+        error
+        for error in COLUMNS
+        if any(error in r["test"] for r in results) or any(error in row for row in theirs)
+    ]
+    rows = []
+    for size in sorted({*tasks.TASKS[task].frames, *(r["frames"] for r in results)}):
+        runs = select(results, frames=size)
+        tested = f"{runs[0]['test']['frames']} held-out frames" if runs else "not run"
+        ours = ["**openmm-nequip**", f"{size:,}", tested]
+        rows.append([*ours, *(cell(runs, error) for error in columns), minutes(runs)])
+    for row in theirs:
+        errors = [f"{row[error]:g}" if error in row else "–" for error in columns]
+        rows.append([row["potential"], str(row["frames"]), row["tested"], *errors, ""])
+    head = ["potential", "training frames", "tested on", *(COLUMNS[error] for error in columns)]
+    return table([*head, "minutes"], rows, texts=3)
+
+
+def not_run(results: Results) -> list[str]:
+    """Say which of the reported runs there are no results of."""
+    done = {(r["task"], r["frames"], r["l_max"], r["molecule"]) for r in results}
+    missing: dict[str, list[str]] = {}
+    for task in tasks.TASKS:
+        for case in tasks.cases(task):
+            if (task, case.frames, case.l_max, case.molecule) in done:
+                continue
+            if task == "rmd17":
+                place, what = f"rMD17, {case.frames} training frames", str(case.molecule)
+            elif task == "learning-curve":
+                place = (
+                    f"learning curve of {case.molecule}, training frames with l_max {case.l_max}"
+                )
+                what = str(case.frames)
+            else:
+                place, what = f"{TITLES[task]}, training frames", str(case.frames)
+            missing.setdefault(place, []).append(what)
+    return [f"{place}: {', '.join(what)}" for place, what in missing.items()]
+
+
+def origin(results: Results) -> list[str]:
+    """Say on which machines, when and with which versions the runs were made."""
+    groups: dict[str, list[str]] = {}
+    for r in results:
+        device = r["machine"]["gpu"] or f"{r['machine']['cpu']}, threads: {r['threads']}"
+        versions = ", ".join(f"{v} {r['versions'][v]}" for v in _VERSIONS if v in r["versions"])
+        groups.setdefault(f"{device}; {versions}", []).append(r["date"])
+    return [
+        f"{len(dates)} run{'s' if len(dates) > 1 else ''} on {what}; "
+        + " to ".join(sorted({min(dates), max(dates)}))
+        for what, dates in groups.items()
+    ]
+
+
+def markdown(results: Results, published: dict[str, Any], picture: str | None) -> str:
+    """Return all tables as Markdown, with what was not run and where the figures are from."""
+    shown = current(results)
+    parts = []
+    for frames in _sizes(select(shown, task="rmd17")):
+        parts += [f"### rMD17, {frames} training frames", rmd17(shown, frames, published)]
+    for molecule in sorted({r["molecule"] for r in select(shown, task="learning-curve")}):
+        title = f"### Learning curve of {molecule}: forces, MAE (meV/Å)"
+        parts += [title, learning_curve(shown, molecule, published)]
+    if picture is not None:
+        parts.append(f"![Force error against number of training frames]({picture})")
+    for task, title in TITLES.items():
+        if select(shown, task=task):
+            parts += [f"### {title}", other(shown, task, published)]
+    missing = not_run(shown)
+    if missing:
+        parts += ["### Not run", "\n".join(f"- {what}" for what in missing)]
+    parts.append("### Where the figures are from")
+    lines = origin(shown)
+    if len(shown) < len(results):
+        lines.append(
+            f"{len(results) - len(shown)} results of runs with other settings are in "
+            "`results.json` and not shown"
+        )
+    lines += [f"{name}: {source}" for name, source in published["sources"].items()]
+    parts.append("\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(parts)
+
+
+def _sizes(results: Results) -> list[int]:
+    return sorted({r["frames"] for r in results})
+
+
+def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
+    """Plot force errors against training frames on logarithmic axes, a line for each l_max.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to plot: two sizes of the training set for some l_max.
+    """
+    results = select(current(results), task="learning-curve")
+    molecules = sorted({r["molecule"] for r in results})
+    curves = {
+        (molecule, order): _points(select(results, molecule=molecule, l_max=order))
+        for molecule in molecules
+        for order in sorted({r["l_max"] for r in results})
+    }
+    if not any(len(points) > 1 for points in curves.values()):
+        return False
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2 * len(molecules), 4.0), layout="constrained")
+        axes = figure.subplots(1, len(molecules), squeeze=False)[0]
+        for molecule, axis in zip(molecules, axes, strict=True):
+            _draw(axis, {o: points for (m, o), points in curves.items() if m == molecule})
+            if molecule == "aspirin":
+                _draw_published(axis, published["l_max"]["NequIP"])
+            axis.set_title(molecule)
+            axis.legend(fontsize=8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    return True
+
+
+def _points(results: Results) -> list[tuple[int, float, float]]:
+    """Training frames, mean error and standard deviation."""
+    points = []
+    for size in _sizes(results):
+        errors = [r["test"][FORCES] for r in select(results, frames=size)]
+        spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
+        points.append((size, statistics.mean(errors), spread))
+    return points
+
+
+def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
+    for order, points in curves.items():
+        if points:
+            sizes, errors, spreads = zip(*points, strict=True)
+            axis.errorbar(
+                sizes, errors, yerr=spreads, color=_COLOURS.get(order), marker="o", markersize=4,
+                linewidth=1.6, capsize=2, label=f"l_max {order}",
+            )  # fmt: skip
+    ticks = sorted({size for points in curves.values() for size, *_ in points})
+    axis.set(xscale="log", yscale="log", xlabel="training frames")
+    axis.set_ylabel("forces, MAE (meV/Å)")
+    axis.set_xticks(ticks, [str(size) for size in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+
+
+def _draw_published(axis: Any, errors: dict[int, float]) -> None:
+    """Draw hollow markers, a little beside ours."""
+    for order, error in errors.items():
+        label = "NequIP paper" if order == 0 else None
+        axis.plot(
+            1000, error, marker="s", markersize=6, linestyle="none", label=label,
+            markerfacecolor="none", color=_COLOURS[order],
+        )  # fmt: skip
+
+
+def main(
+    add: Annotated[
+        list[Path] | None, typer.Option(help="Results of another machine, to be joined first.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="File of the results.")] = record.RESULTS,
+    page: Annotated[Path, typer.Option(help="Page whose figures are replaced.")] = PAGE,
+    show: Annotated[bool, typer.Option("--print", help="Print and change no page.")] = False,
+) -> None:
+    """Write the tables and the figure."""
+    os.environ.setdefault("OPENMM_NEQUIP_DATA", "data")  # no data is read, only its name
+    for file in add or []:
+        print(f"{record.append(results, record.read(file))} results added from {file}")
+    found, published = record.read(results), yaml.safe_load(PUBLISHED.read_text())
+    if show:
+        print(markdown(found, published, None))
+        return
+    picture = page.parent / "images" / PICTURE.name
+    drawn = f"images/{picture.name}" if plot(found, published, picture) else None
+    before, rest = page.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    text = markdown(found, published, drawn)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=__doc__)(main)
+    try:
+        app()
+    except InputError as error:
+        sys.exit(f"error: {error}")
