@@ -156,7 +156,7 @@ def _facts(header: dict[str, Any]) -> dict[str, str]:
             "  ".join(closest[k : k + 4]).rstrip() for k in range(0, len(closest), 4)
         ),
         "neighbours there": ", ".join(
-            f"{element} {fewest}-{most}"
+            f"{element} {fewest}-{most}" if fewest < most else f"{element} {fewest}"
             for element, (fewest, most) in (domain.num_neighbors or {}).items()
         ),
         "largest force there": domain.max_force and f"{domain.max_force:.3g} eV/Å",

@@ -123,10 +123,11 @@ class DomainCheck:
             atom = self.atoms[worst]
             assert self.domain.num_neighbors is not None
             fewest, most = self.domain.num_neighbors[atom.element.symbol]
+            known = f"{fewest} to {most}" if fewest < most else f"{fewest}"
             yield Departure(
                 "neighbors",
                 f"{_name(atom)} has {counts[worst]} neighbours within {self.r_max:g} Å; "
-                f"{atom.element.symbol} had {fewest} to {most} in the potential's training data",
+                f"{atom.element.symbol} had {known} in the potential's training data",
             )
 
     def _strong(self, forces: np.ndarray) -> Iterator[Departure]:

@@ -254,16 +254,17 @@ class _Run:
         positions = state.getPositions(asNumpy=True)._value
         if not (np.isfinite(positions).all() and np.isfinite(reading.potential + reading.kinetic)):
             self._broke_down("coordinates or energies are not finite")
-        if reading.temperature > self.limit:
+        picoseconds = self.step * self.config.timestep / 1000
+        too_hot = reading.temperature > self.limit
+        if is_checked or too_hot:  # to have left the domain is what explains it
+            self._check_domain(state, picoseconds, forces)
+        if too_hot:
             self._broke_down(f"the temperature is {reading.temperature:.3g} K")
         self.good = state
-        picoseconds = self.step * self.config.timestep / 1000
         if is_logged:
             self.log.append(self.step, picoseconds, reading, self._speed())
         if self.step % self.config.trajectory_steps == 0:
             self.trajectory.append(state)
-        if is_checked:
-            self._check_domain(state, picoseconds, forces)
         self.observer.progress(
             Progress(self.step, self.config.total_steps, picoseconds, reading, self._speed())
         )

@@ -13,6 +13,7 @@ from openmm_nequip.analysis.summary import analyze, table
 from openmm_nequip.config import parse_config
 from openmm_nequip.domain import Domain
 from openmm_nequip.errors import InputError
+from openmm_nequip.md import protocol
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.domain import DomainCheck
 from openmm_nequip.md.preparation import build_simulation
@@ -333,6 +334,18 @@ def test_a_run_that_leaves_its_domain_warns_once_of_each_kind(model, tmp_path):
     assert len(summary["warnings"]) == 4
     assert summary["warnings"][0].startswith("at 0 ps: atom ")
     assert [value for name, value in table(summary) if name == "warning"] == summary["warnings"]
+
+
+def test_a_blow_up_is_explained_first(model, tmp_path, monkeypatch):
+    def heat(context, *_):
+        context.setVelocitiesToTemperature(1e6, 1)
+
+    monkeypatch.setattr(protocol, "set_velocities", heat)
+    file = model(**NEUTRAL, num_neighbors={"C": (20, 30)})
+    listener = Listener()
+    with pytest.raises(InputError, match="blew up after step 0: the temperature"):
+        run(settings(file), tmp_path / "run", load_structure("ethanol"), listener)
+    assert "C had 20 to 30" in listener.messages[0]
 
 
 def test_warnings_after_the_checkpoint_come_again(tmp_path):
