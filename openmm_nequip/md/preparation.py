@@ -20,13 +20,13 @@ _SMALL = 64  # atoms; smaller systems are evaluated by one thread
 _PIECE = 50  # iterations of the minimiser between two looks at who wants to stop
 
 
-def build_system(config: SimulationConfig, topology: app.Topology) -> openmm.System:
+def build_system(config: SimulationConfig, structure: Structure) -> openmm.System:
     """Create the System of a run through ``MLPotential('nequip', ...)``.
 
     Raises
     ------
     InputError
-        The potential is not found or does not suit the structure.
+        The potential is not found or does not suit the structure, or its charge.
     """
     from openmmml import MLPotential
 
@@ -34,8 +34,12 @@ def build_system(config: SimulationConfig, topology: app.Topology) -> openmm.Sys
     if config.potential is not None:
         is_file = Path(config.potential).is_file()
         given["modelPath" if is_file else "model"] = config.potential
-    return MLPotential("nequip", **given).createSystem(
-        topology,
+    potential = MLPotential("nequip", **given)
+    if structure.charge is not None:  # what the topology itself tells is seen by createSystem
+        numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
+        domain_and_cutoff(config.potential)[0].check(numbers, structure.charge)
+    return potential.createSystem(
+        structure.topology,
         precision=config.precision,
         device=config.device,
         force=config.force,
@@ -49,8 +53,8 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
     Raises
     ------
     InputError
-        NPT without a box, a coordinate that is not finite, an unknown platform, a charge that is
-        not the potential's, or what `build_system` raises.
+        NPT without a box, a coordinate that is not finite, an unknown platform, or what
+        `build_system` raises.
     """
     if config.ensemble == "npt" and structure.box is None:
         raise InputError(
@@ -61,9 +65,7 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
         raise InputError(f"position of atom {atom} is not finite: {structure.positions[atom]}")
     platform, properties = choose_platform(config)
     choose_threads(config.num_threads, len(structure.positions))
-    system = build_system(config, structure.topology)
-    numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
-    domain_and_cutoff(config.potential)[0].check(numbers, structure.charge)
+    system = build_system(config, structure)
     temperature = config.temperature * unit.kelvin
     if config.ensemble == "npt":
         barostat = openmm.MonteCarloBarostat(

@@ -173,6 +173,13 @@ def test_charges_of_molfiles(tmp_path, suffix, code, properties, charge):
     assert structure.topology.getNumAtoms() == 7
 
 
+def test_simulate_names_the_charge_of_a_molfile(model, tmp_path):
+    (tmp_path / "x.sdf").write_text(MOLFILE.format(code=0, properties="M  CHG  1   3  -1\n"))
+    structure = load_structure(str(tmp_path / "x.sdf"))
+    with pytest.raises(InputError, match="charge 0, and the atoms have -1"):
+        build_simulation(settings(model(**NEUTRAL)), structure)
+
+
 def test_a_damaged_charge_is_one_clear_line(tmp_path):
     (tmp_path / "x.sdf").write_text(MOLFILE.format(code=0, properties="M  CHG  1   3  minus\n"))
     with pytest.raises(InputError, match=r"cannot read structure '.*x.sdf'"):
