@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,9 +213,7 @@ def digest(config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def with_frames(
-    case: Case, config: TrainConfig, folder: Path, say: Callable[[str], None] = print
-) -> TrainConfig:
+def with_frames(case: Case, config: TrainConfig, folder: Path) -> TrainConfig:
     """Settle which frames are for training, validation and testing, and write the split there.
 
     Test frames come from the test file, or are the same whatever the seed and the number of
@@ -230,8 +227,6 @@ def with_frames(
         From `configuration`.
     folder
         Gets ``splits/<run>.json`` (and, where rMD17 is there as published, the files of a split).
-    say
-        Prints what was read.
 
     Returns
     -------
@@ -247,7 +242,8 @@ def with_frames(
     if case.molecule is not None:
         data = data.model_copy(update=rmd17_files(case, folder))
     r_max = config.model.r_max or 5.0
-    frames = Reader(data, None, r_max, folder / "cache", say).read(data.file)
+    reader = Reader(data, None, r_max, folder / "cache", lambda text: None)  # the run says it
+    frames = reader.read(data.file)
     counts = [data.n_train, data.n_val, None if data.test_file else data.n_test]
     split = draw(geometry_hashes(frames), *(int(n or 0) for n in counts), seed=case.seed)
     path = folder.resolve() / "splits" / f"{case.name}-{digest(config)}.json"
