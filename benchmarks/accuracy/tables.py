@@ -76,6 +76,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 0.95 else f"{value:.2f}"
 
 
+def as_published(value: float) -> str:
+    """Return a published error with its digits."""
+    return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
+
+
 def mean(results: Results, error: str) -> float | None:
     """Return the mean of an error over the runs; `None` where there is none."""
     values = [r["test"][error] for r in results if error in r["test"]]
@@ -87,7 +92,9 @@ def cell(results: Results, error: str) -> str:
     values = [r["test"][error] for r in results if error in r["test"]]
     if len(values) < 2:
         return number(values[0]) if values else "–"
-    return f"{number(statistics.mean(values))} ± {number(statistics.stdev(values))}"
+    middle = number(statistics.mean(values))
+    digits = len(middle.partition(".")[2])
+    return f"{middle} ± {statistics.stdev(values):.{digits}f}"
 
 
 def minutes(results: Results) -> str:
@@ -114,7 +121,7 @@ def rmd17(results: Results, frames: int, published: dict[str, Any]) -> str:
         cells = [molecule.replace("salicylic", "salicylic acid")]
         for error, column in ((FORCES, 1), (ENERGY, 0)):
             cells.append(cell(runs, error))
-            cells += [f"{values[molecule][column]:g}" for values in theirs.values()]
+            cells += [as_published(values[molecule][column]) for values in theirs.values()]
         rows.append([*cells, str(len(runs)), minutes(runs)])
     last = ["**mean**"]
     for error, column in ((0, 1), (1, 0)):
@@ -161,7 +168,7 @@ def other(results: Results, task: str, published: dict[str, Any]) -> str:
         ours = ["**openmm-nequip**", f"{size:,}", tested]
         rows.append([*ours, *(cell(runs, error) for error in columns), minutes(runs)])
     for row in theirs:
-        errors = [f"{row[error]:g}" if error in row else "–" for error in columns]
+        errors = [as_published(row[error]) if error in row else "–" for error in columns]
         rows.append([row["potential"], str(row["frames"]), row["tested"], *errors, ""])
     head = ["potential", "training frames", "tested on", *(COLUMNS[error] for error in columns)]
     return table([*head, "minutes"], rows, texts=3)
@@ -258,7 +265,7 @@ def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
         for molecule, axis in zip(molecules, axes, strict=True):
             _draw(axis, {o: points for (m, o), points in curves.items() if m == molecule})
             if molecule == "aspirin":
-                _draw_published(axis, published["l_max"]["NequIP"])
+                _draw_published(axis, published["l_max"]["NequIP"], {order for _, order in curves})
             axis.set_title(molecule)
             axis.legend(fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +284,7 @@ def _points(results: Results) -> list[tuple[int, float, float]]:
 
 
 def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
-    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     for order, points in curves.items():
         if points:
@@ -292,15 +299,16 @@ def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
     axis.set_xticks(ticks, [str(size) for size in ticks])
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _draw_published(axis: Any, errors: dict[int, float]) -> None:
+def _draw_published(axis: Any, errors: dict[int, float], orders: set[int]) -> None:
     """Draw hollow markers, a little beside ours."""
-    for order, error in errors.items():
-        label = "NequIP paper" if order == 0 else None
+    for order in sorted(orders & errors.keys()):
         axis.plot(
-            1000, error, marker="s", markersize=6, linestyle="none", label=label,
+            1000, errors[order], marker="s", markersize=6, linestyle="none",
+            label=f"l_max {order}, NequIP paper",
             markerfacecolor="none", color=_COLOURS[order],
         )  # fmt: skip
 

@@ -319,7 +319,7 @@ def test_mean_needs_all_molecules(tables, published, data):
     assert "rMD17, 50 training frames: aspirin\n" in text
     text = tables.markdown(results, published, None)
     assert cells(text, "**mean**")[1:4] == ["**14.5**", "30.8", "24.7"]
-    assert cells(text, "aspirin")[1:5] == ["10.0", "52", "43.9", "1.0"]
+    assert cells(text, "aspirin")[1:5] == ["10.0", "52.0", "43.9", "1.0"]
     assert "rMD17, 50 training frames: aspirin" not in text
 
 
