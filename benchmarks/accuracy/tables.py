@@ -230,8 +230,8 @@ def markdown(results: Results, published: dict[str, Any], picture: str | None) -
     lines = origin(shown)
     if len(shown) < len(results):
         lines.append(
-            f"{len(results) - len(shown)} results of runs with other settings are in "
-            "`results.json` and not shown"
+            "results of runs with other settings, in `results.json` and not shown: "
+            f"{len(results) - len(shown)}"
         )
     lines += [f"{name}: {source}" for name, source in published["sources"].items()]
     parts.append("\n".join(f"- {line}" for line in lines))

@@ -336,7 +336,7 @@ def test_other_settings_are_not_shown(tables, published, data):
     results = [result(tables, case, 30.0), result(tables, trial, 5.0, digest="00000000")]
     text = tables.markdown(results, published, None)
     assert cells(text, "ethanol")[1] == "30.0"
-    assert "1 results of runs with other settings" in text
+    assert "results of runs with other settings, in `results.json` and not shown: 1\n" in text
 
 
 def test_other_data_beside_published_figures(tables, published, data):
