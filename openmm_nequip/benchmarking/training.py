@@ -140,7 +140,7 @@ def _ours(
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    _run([sys.executable, "-m", "openmm_nequip", "train", str(path)], folder, budget)
+    run_program("openmm_nequip", ["train", str(path)], folder, budget)
     with (folder / "run" / "log.csv").open() as log:
         rows = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(log)]
     return [(t - s) / (b - a) for (a, s), (b, t) in itertools.pairwise(rows)]
@@ -160,10 +160,9 @@ def _theirs(
         raise ModuleNotFoundError("nequip is not installed: pip install 'openmm-nequip[interop]'")
     folder.mkdir()
     times = folder / "times.json"
-    config = _nequip_config(file, elements, compile_mode, epochs, device, times)
+    config = nequip_config(file, elements, compile_mode, epochs, device, times)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "nequip.scripts.train", "-cp", str(folder), "-cn", "config"]
-    _run(command, folder, budget)
+    run_program("nequip.scripts.train", ["-cp", str(folder), "-cn", "config"], folder, budget)
     return per_epoch(json.loads(times.read_text()))
 
 
@@ -182,18 +181,43 @@ def per_epoch(ends: list[tuple[int, float]]) -> list[float]:
     return seconds
 
 
-def _run(command: list[str], folder: Path, budget: Budget) -> None:
+def run_program(module: str, arguments: list[str], folder: Path, budget: Budget) -> None:
+    """Run a module as a program in a folder.
+
+    Raises
+    ------
+    RuntimeError
+        It failed; the message is its last line.
+    subprocess.TimeoutExpired
+        It took longer than the budget has left.
+    """
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=max(1.0, budget.left())
-    )
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=max(1.0, budget.left()),
+    )  # fmt: skip
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise RuntimeError(lines[-1] if lines else f"exit code {done.returncode}")
 
 
-def _nequip_config(
+def nequip_config(
     file: Path, elements: list[str], compile_mode: str, epochs: int, device: str, times: Path
 ) -> dict[str, Any]:
+    """Return nequip-train's configuration for the aspirin model.
+
+    Parameters
+    ----------
+    file
+        Extended XYZ of the frames.
+    elements
+        Symbols.
+    compile_mode
+        Of nequip.
+    epochs, device
+        How long to train, and where.
+    times
+        Gets the epoch and end of every step.
+    """
     transforms = [
         {
             "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",

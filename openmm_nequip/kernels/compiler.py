@@ -162,8 +162,11 @@ def serve() -> None:
             reply = ""
         except Exception as error:
             reply = f"{type(error).__name__}: {error}"
-        pickle.dump(reply, replies)
-        replies.flush()
+        try:
+            pickle.dump(reply, replies)
+            replies.flush()
+        except OSError:  # who asked has ended
+            return
 
 
 def _compile(module: str, path: str, source: str | None, name: str, signature) -> None:
