@@ -3,6 +3,7 @@
     export OPENMM_NEQUIP_DATA=<folder with rmd17/, 3bpa/, lips/, ...>
     python benchmarks/accuracy/run.py rmd17 --molecule all --frames 50 --output runs/accuracy
     python benchmarks/accuracy/run.py learning-curve --output runs/accuracy
+    python benchmarks/accuracy/run.py fine-tuning training.fine_tune_from=mine.safetensors
     python benchmarks/accuracy/run.py water training.max_epochs=2 --results trial.json
 
 The same command goes on where it was stopped and leaves out finished runs. Every finished run is
@@ -23,8 +24,13 @@ import typer
 
 from openmm_nequip.benchmarking.machine import describe
 from openmm_nequip.errors import InputError
+from openmm_nequip.kernels.engine import choose_engine
+from openmm_nequip.training.config import TrainConfig
+from openmm_nequip.training.evaluation import errors, evaluation_batches, predict
 from openmm_nequip.training.loop import Interrupted
+from openmm_nequip.training.preparation import Preparation
 from openmm_nequip.training.run import train
+from openmm_nequip.training.sets import Reader, load_sets, make_dataset
 
 _MACHINE = ("cpu", "instructions", "cores", "gpu")
 
@@ -39,12 +45,15 @@ def main(
         typer.Argument(help="Keys that differ from the configuration: training.max_epochs=2"),
     ] = None,
     molecule: Annotated[
-        list[str] | None, typer.Option(help="Of rMD17, several times or 'all'.")
+        list[str] | None, typer.Option(help="Of rMD17, several times or 'all'; 3bpa to fine-tune.")
     ] = None,
     frames: Annotated[
         list[int] | None, typer.Option(help="Training frames; may be given several times.")
     ] = None,
     l_max: Annotated[list[int] | None, typer.Option(help="Of the learning curve.")] = None,
+    start: Annotated[
+        list[str] | None, typer.Option(help="Of fine-tuning: scratch or fine-tuned; else both.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Several times for several runs.")] = None,
     split: Annotated[str, typer.Option(help="Which of the five splits of rMD17.")] = "01",
     config: Annotated[Path | None, typer.Option(help="Instead of the task's own file.")] = None,
@@ -56,7 +65,7 @@ def main(
     ),
 ) -> None:
     """Run what is not finished."""
-    cases = tasks.cases(task, frames, molecule, l_max, seed, split)
+    cases = tasks.cases(task, frames, molecule, l_max, seed, split, start)
     for number, case in enumerate(cases, 1):
         settings = tasks.configuration(case, config, overrides)
         name = f"{case.name}-{tasks.digest(settings)}"
@@ -66,10 +75,30 @@ def main(
             continue
         print(title, flush=True)
         folder = output / name
+        settled = tasks.with_frames(case, settings, output)
         if not (folder / "metrics.json").exists():
-            train(tasks.with_frames(case, settings, output), folder)
+            train(settled, folder)
         file = config or case.config_file
-        record.append(results, [entry(name, case, tasks.digest(settings), file.name, folder)])
+        found = entry(name, case, tasks.digest(settings), file.name, folder)
+        if settled.training.fine_tune_from is not None:
+            found["fine_tuned_from"] = Path(settled.training.fine_tune_from).stem
+            found["before"] = before(settled, output / "cache")
+        record.append(results, [found])
+
+
+def before(config: TrainConfig, cache: Path) -> dict[str, Any]:
+    """Return the errors on the test frames of the potential with which fine-tuning starts.
+
+    Where fine-tuning estimates the energy shifts, they are estimated here too.
+    """
+    preparation = Preparation(config)
+    reader = Reader(config.data, preparation.elements, preparation.r_max, cache, lambda text: None)
+    sets = load_sets(reader, config.seed)
+    potential, _ = preparation.build(sets)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    potential = potential.with_engine(choose_engine(config.training.engine, device)).to(device)
+    test = make_dataset(sets.test, potential.elements, potential.r_max)
+    return errors(predict(potential, evaluation_batches(test)), potential.elements)
 
 
 def entry(
@@ -85,6 +114,7 @@ def entry(
         "molecule": case.molecule,
         "split": case.split,
         "l_max": case.l_max,
+        "start": case.start,
         "frames": case.frames,
         "seed": case.seed,
         "config_file": config_file,

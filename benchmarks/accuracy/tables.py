@@ -1,9 +1,9 @@
-"""Make the tables and the figure of ``docs/accuracy.md`` from the results.
+"""Make the tables and the figure of ``docs/accuracy.md`` and ``docs/fine-tuning.md``.
 
     python benchmarks/accuracy/tables.py
     python benchmarks/accuracy/tables.py --add results-of-another-machine.json
 
-What is between the two markers of the page is replaced. Only runs with the settings that the
+What is between the two markers of a page is replaced. Only runs with the settings that the
 configuration files have now are shown; the page says what has not been run.
 """
 
@@ -25,7 +25,8 @@ from openmm_nequip.errors import InputError
 from openmm_nequip.figures import STYLE
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, PICTURE = DOCS / "accuracy.md", DOCS / "images" / "accuracy-learning-curve.png"
+PAGE, FINE_TUNING = DOCS / "accuracy.md", "fine-tuning.md"
+PICTURE = DOCS / "images" / "accuracy-learning-curve.png"
 BEGIN, END = "<!-- figures: benchmarks/accuracy/tables.py -->", "<!-- end of figures -->"
 PUBLISHED = Path(__file__).parent / "published.yaml"
 
@@ -58,7 +59,7 @@ Results = list[dict[str, Any]]
 def case_of(result: dict[str, Any]) -> tasks.Case:
     """Return the run that a result is of."""
     names = ("task", "frames", "seed", "molecule", "split", "l_max")
-    return tasks.Case(**{name: result[name] for name in names})
+    return tasks.Case(**{name: result[name] for name in names}, start=result.get("start"))
 
 
 def current(results: Results) -> Results:
@@ -81,9 +82,9 @@ def as_published(value: float) -> str:
     return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
 
 
-def mean(results: Results, error: str) -> float | None:
+def mean(results: Results, error: str, of: str = "test") -> float | None:
     """Return the mean of an error over the runs; `None` where there is none."""
-    values = [r["test"][error] for r in results if error in r["test"]]
+    values = [r[of][error] for r in results if error in r[of]]
     return statistics.mean(values) if values else None
 
 
@@ -174,15 +175,38 @@ def other(results: Results, task: str, published: dict[str, Any]) -> str:
     return table([*head, "minutes"], rows, texts=3)
 
 
-def not_run(results: Results) -> list[str]:
-    """Say which of the reported runs there are no results of."""
-    done = {(r["task"], r["frames"], r["l_max"], r["molecule"]) for r in results}
+def fine_tuning(results: Results) -> str:
+    """Return the errors before and after fine-tuning, and with new weights."""
+    known = tasks.TASKS["fine-tuning"]
+    results = select(results, task="fine-tuning")
+    rows = []
+    for molecule in dict.fromkeys((*known.molecules, *(r["molecule"] for r in results))):
+        of_molecule = select(results, molecule=molecule)
+        for size in sorted({*known.frames, *_sizes(of_molecule)}):
+            runs = [select(of_molecule, frames=size, start=start) for start in tasks.STARTS]
+            row = [molecule.replace("3bpa", "3BPA"), str(size)]
+            for error in (FORCES, ENERGY):
+                start = mean(runs[1], error, "before")
+                row += ["–" if start is None else number(start)]
+                row += [cell(found, error) for found in runs]
+            rows.append([*row, *map(minutes, runs)])
+    errors = ("before", "from scratch", "**fine-tuned**")
+    columns = [f"{kind}: {error}" for kind in ("forces", "energy") for error in errors]
+    times = ("minutes, from scratch", "fine-tuned")
+    return table(["molecule", "frames", *columns, *times], rows)
+
+
+def not_run(results: Results, of: Sequence[str]) -> list[str]:
+    """Say which of the reported runs of these tasks there are no results of."""
+    done = {case_of(r).of_any_seed for r in results}
     missing: dict[str, list[str]] = {}
-    for task in tasks.TASKS:
+    for task in of:
         for case in tasks.cases(task):
-            if (task, case.frames, case.l_max, case.molecule) in done:
+            if case.of_any_seed in done:
                 continue
-            if task == "rmd17":
+            if task == "fine-tuning":
+                place, what = f"{case.frames} training frames, {case.start}", str(case.molecule)
+            elif task == "rmd17":
                 place, what = f"rMD17, {case.frames} training frames", str(case.molecule)
             elif task == "learning-curve":
                 place = (
@@ -211,6 +235,7 @@ def origin(results: Results) -> list[str]:
 
 def markdown(results: Results, published: dict[str, Any], picture: str | None) -> str:
     """Return all tables as Markdown, with what was not run and where the figures are from."""
+    results = [r for r in results if r["task"] != "fine-tuning"]
     shown = current(results)
     parts = []
     for frames in _sizes(select(shown, task="rmd17")):
@@ -223,19 +248,38 @@ def markdown(results: Results, published: dict[str, Any], picture: str | None) -
     for task, title in TITLES.items():
         if select(shown, task=task):
             parts += [f"### {title}", other(shown, task, published)]
-    missing = not_run(shown)
+    lines = [f"{name}: {source}" for name, source in published["sources"].items()]
+    parts += closing(results, shown, [t for t in tasks.TASKS if t != "fine-tuning"], lines)
+    return "\n\n".join(parts)
+
+
+def fine_tuning_markdown(results: Results) -> str:
+    """Return the table of fine-tuning, with what was not run and where the figures are from."""
+    results = select(results, task="fine-tuning")
+    shown = current(results)
+    parts = [fine_tuning(shown)] if shown else []
+    parts += closing(results, shown, ["fine-tuning"], [])
+    return "\n\n".join(parts)
+
+
+def closing(
+    results: Results, shown: Results, of: Sequence[str], sources: Sequence[str]
+) -> list[str]:
+    """Say what was not run of these tasks, what is not shown, and where the figures are from."""
+    parts = []
+    missing = not_run(shown, of)
     if missing:
         parts += ["### Not run", "\n".join(f"- {what}" for what in missing)]
-    parts.append("### Where the figures are from")
     lines = origin(shown)
     if len(shown) < len(results):
         lines.append(
             "results of runs with other settings, in `results.json` and not shown: "
             f"{len(results) - len(shown)}"
         )
-    lines += [f"{name}: {source}" for name, source in published["sources"].items()]
-    parts.append("\n".join(f"- {line}" for line in lines))
-    return "\n\n".join(parts)
+    lines += sources
+    if lines:
+        parts += ["### Where the figures are from", "\n".join(f"- {line}" for line in lines)]
+    return parts
 
 
 def _sizes(results: Results) -> list[int]:
@@ -318,7 +362,7 @@ def main(
         list[Path] | None, typer.Option(help="Results of another machine, to be joined first.")
     ] = None,
     results: Annotated[Path, typer.Option(help="File of the results.")] = record.RESULTS,
-    page: Annotated[Path, typer.Option(help="Page whose figures are replaced.")] = PAGE,
+    page: Annotated[Path, typer.Option(help="Its figures are replaced, and fine-tuning's.")] = PAGE,
     show: Annotated[bool, typer.Option("--print", help="Print and change no page.")] = False,
 ) -> None:
     """Write the tables and the figure."""
@@ -327,13 +371,18 @@ def main(
         print(f"{record.append(results, record.read(file))} results added from {file}")
     found, published = record.read(results), yaml.safe_load(PUBLISHED.read_text())
     if show:
-        print(markdown(found, published, None))
+        print(markdown(found, published, None), fine_tuning_markdown(found), sep="\n\n")
         return
     picture = page.parent / "images" / PICTURE.name
     drawn = f"images/{picture.name}" if plot(found, published, picture) else None
+    rewrite(page, markdown(found, published, drawn))
+    rewrite(page.with_name(FINE_TUNING), fine_tuning_markdown(found))
+
+
+def rewrite(page: Path, text: str) -> None:
+    """Replace what is between the markers of a page."""
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    text = markdown(found, published, drawn)
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from openmm_nequip.config import load_config
 from openmm_nequip.data.fingerprint import geometry_hashes
 from openmm_nequip.errors import InputError
-from openmm_nequip.modelfile import write_atomically
+from openmm_nequip.modelfile import find_model, read_header, write_atomically
 from openmm_nequip.training.config import TrainConfig
 from openmm_nequip.training.sets import Reader
 
@@ -24,7 +24,13 @@ MOLECULES = (
     "aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde",
     "naphthalene", "paracetamol", "salicylic", "toluene", "uracil",
 )  # fmt: skip
+STARTS = ("scratch", "fine-tuned")
 _FEW = 200  # training frames of rMD17 up to which the configuration for 50 is used
+#: Keys of an architecture that follow from the data it was trained on.
+_OF_DATA = {
+    "type_names", "elements", "avg_num_neighbors", "per_type_energy_scales",
+    "per_type_energy_shifts",
+}  # fmt: skip
 #: Settings that say where and how fast a run goes, not what comes out.
 _MACHINE = {
     "training": {
@@ -33,6 +39,17 @@ _MACHINE = {
     },
     "data": {"file", "test_file", "split_file", "num_workers", "stream_from_disk"},
 }  # fmt: skip
+
+
+#: 3BPA as another molecule to fine-tune on: its frames at 300 K, of which 200 may be for training.
+_BPA = [
+    "data.file=${OPENMM_NEQUIP_DATA}/3bpa/train_300K.xyz",
+    "data.test_file=null",
+    "data.n_test=250",
+    "description=3-(benzyloxy)pyridin-2-amine in vacuum at 300 K, ωB97X/6-31G(d)",
+    "licence=MIT (data and weights)",
+    "citation=D. P. Kovács et al., J. Chem. Theory Comput. 17, 7696 (2021)",
+]
 
 
 @dataclass(frozen=True)
@@ -44,14 +61,17 @@ class Task:
     frames
         Sizes of the training set that are reported.
     molecules
-        Of rMD17; empty for other data.
+        Of rMD17, or 3BPA; empty for other data.
     l_max
         Rotation orders that are compared; empty where the configuration has the only one.
+    starts
+        Which of `STARTS` are compared; empty where all begin with new weights.
     """
 
     frames: tuple[int, ...]
     molecules: tuple[str, ...] = ()
     l_max: tuple[int, ...] = ()
+    starts: tuple[str, ...] = ()
 
 
 TASKS = {
@@ -64,6 +84,9 @@ TASKS = {
     "water": Task((133,)),
     "quartz": Task((100,)),
     "silicon": Task((194,)),
+    "fine-tuning": Task(
+        (10, 50), molecules=("ethanol", "aspirin", "uracil", "3bpa"), starts=STARTS
+    ),
 }
 
 
@@ -80,9 +103,12 @@ class Case:
     seed
         Decides the training and validation frames, the initial weights and the order of frames.
     molecule, split
-        Of rMD17, and which of its five splits, as in the names of the files: ``'01'``.
+        Of rMD17, and which of its five splits, as in the names of the files: ``'01'``. 3BPA, which
+        can be fine-tuned on as well, has no splits.
     l_max
         Highest rotation order, where it differs within the task.
+    start
+        One of `STARTS`, where a task compares them.
     """
 
     task: str
@@ -91,6 +117,7 @@ class Case:
     molecule: str | None = None
     split: str | None = None
     l_max: int | None = None
+    start: str | None = None
 
     @property
     def name(self) -> str:
@@ -98,14 +125,25 @@ class Case:
         parts = [self.task, self.molecule, str(self.frames)]
         parts.append(None if self.split is None else f"split{self.split}")
         parts.append(None if self.l_max is None else f"l{self.l_max}")
+        parts.append(self.start)
         return "-".join([part for part in parts if part is not None] + [f"seed{self.seed}"])
 
     @property
+    def of_any_seed(self) -> tuple[Any, ...]:
+        """What tells the runs of a task apart, but for repetitions."""
+        return (self.task, self.molecule, self.frames, self.l_max, self.start)
+
+    @property
     def config_file(self) -> Path:
-        """The YAML file of the task; rMD17 has one for few and one for many frames."""
+        """The YAML file of the task; rMD17 has one for few and one for many frames.
+
+        Fine-tuning has another one for what it is compared with.
+        """
         name = self.task
         if name == "rmd17":
             name = "rmd17-50" if self.frames <= _FEW else "rmd17-950"
+        elif self.start == "scratch":
+            name += "-scratch"
         return CONFIGS / f"{name}.yaml"
 
 
@@ -116,13 +154,14 @@ def cases(
     l_max: list[int] | None = None,
     seeds: list[int] | None = None,
     split: str = "01",
+    starts: list[str] | None = None,
 ) -> list[Case]:
     """Return the runs of a task; what is left out is all that the documentation reports.
 
     Raises
     ------
     InputError
-        There is no such task or molecule, or the task has no choice of molecule or l_max.
+        There is no such task, molecule or start, or the task has no choice of it or of l_max.
     """
     if task not in TASKS:
         raise InputError(f"there is no task '{task}'; choose from {', '.join(TASKS)}")
@@ -130,21 +169,27 @@ def cases(
     for name, given, choices in (
         ("molecule", molecules, known.molecules),
         ("l-max", l_max, known.l_max),
+        ("start", starts, known.starts),
     ):
         if given and not choices:
             raise InputError(f"task '{task}' has no --{name}")
     if molecules == ["all"]:
         molecules = list(MOLECULES)
+    choices = tuple(dict.fromkeys((*MOLECULES, *known.molecules)))
     for molecule in molecules or []:
-        if molecule not in MOLECULES:
-            raise InputError(f"'{molecule}' is not in rMD17; choose from {', '.join(MOLECULES)}")
+        if molecule not in choices:
+            raise InputError(f"there is no molecule '{molecule}'; choose from {', '.join(choices)}")
+    for start in starts or []:
+        if start not in known.starts:
+            raise InputError(f"there is no start '{start}'; choose from {', '.join(known.starts)}")
     return [
-        Case(task, n, seed, molecule, split if molecule else None, order)
-        for seed, n, order, molecule in itertools.product(
+        Case(task, n, seed, molecule, split if molecule in MOLECULES else None, order, start)
+        for seed, n, order, molecule, start in itertools.product(
             seeds or [1],
             frames or known.frames,
             l_max or known.l_max or (None,),
             molecules or known.molecules or (None,),
+            starts or known.starts or (None,),
         )
     ]
 
@@ -155,6 +200,8 @@ def configuration(
     """Return the configuration of a run.
 
     With another number of frames than in the file the number of optimizer steps stays the same.
+    What fine-tuning is compared with has the network of the potential that is fine-tuned, and new
+    weights.
 
     Parameters
     ----------
@@ -188,18 +235,32 @@ def configuration(
     values += [f"seed={case.seed}", f"name={case.name}"]
     if case.l_max is not None:
         values.append(f"model.l_max={case.l_max}")
-    if case.molecule is not None:
+    if case.split is not None:
         stem = f"${{OPENMM_NEQUIP_DATA}}/rmd17/rmd17_{case.molecule}"
         values.append(f"data.file={stem}_train_{case.split}.npz")
         values.append(f"data.test_file={stem}_test_{case.split}.npz")
         values.append(f"description={case.molecule} in vacuum, MD at 500 K, PBE/def2-SVP (rMD17)")
+    elif case.molecule == "3bpa":
+        values += _BPA
+    config = load_config(TrainConfig, path, [*values, *overrides])
+    if case.start != "scratch":
+        return config
+    network = read_header(find_model(str(config.training.fine_tune_from)))["config"]
+    values += [f"model.{k}={json.dumps(v)}" for k, v in network.items() if k not in _OF_DATA]
+    overrides += ["training.fine_tune_from=null", "training.fine_tune_shifts=keep"]
     return load_config(TrainConfig, path, [*values, *overrides])
 
 
 def digest(config: TrainConfig) -> str:
     """Return eight hexadecimal digits that stand for the settings of a run.
 
-    Only what was set counts, not the defaults, nor seed, paths and machine.
+    Only what was set counts, not the defaults, nor seed, paths and machine. Of a potential that
+    is fine-tuned the content counts, whatever its name.
+
+    Raises
+    ------
+    InputError
+        There is no such potential.
     """
     settings = config.model_dump(
         mode="json",
@@ -210,6 +271,10 @@ def digest(config: TrainConfig) -> str:
     atoms = settings["data"].get("isolated_atoms_file")
     if atoms is not None:
         settings["data"]["isolated_atoms_file"] = Path(atoms).name
+    start = config.training.fine_tune_from
+    if start is not None:
+        content = find_model(start).read_bytes()
+        settings["training"]["fine_tune_from"] = hashlib.sha256(content).hexdigest()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -239,7 +304,7 @@ def with_frames(case: Case, config: TrainConfig, folder: Path) -> TrainConfig:
         The data is missing or has too few frames.
     """
     data = config.data
-    if case.molecule is not None:
+    if case.split is not None:
         data = data.model_copy(update=rmd17_files(case, folder))
     r_max = config.model.r_max or 5.0
     reader = Reader(data, None, r_max, folder / "cache", lambda text: None)  # the run says it

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from typer.testing import CliRunner
 
 from openmm_nequip.config import load_config
 from openmm_nequip.errors import InputError
+from openmm_nequip.modelfile import find_model, load_file
 from openmm_nequip.training.config import TrainConfig
 from openmm_nequip.training.sets import Reader, load_sets
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/accuracy"
 KCAL = 4.184 / 96.48533212  # eV
 TINY = ["model.num_layers=1", "model.l_max=1", "model.num_features=4", "model.r_max=3.0"]
+OTHER_START = ["training.fine_tune_from=ethanol-pbe"]
 TINY += ["training.max_epochs=1", "training.num_threads=1", "training.engine=reference"]
 
 
@@ -148,8 +151,9 @@ def test_every_task_has_a_valid_configuration(tasks, monkeypatch):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", "data")
     used = set()
     for task in tasks.TASKS:
+        start = OTHER_START if task == "fine-tuning" else []
         for case in tasks.cases(task):
-            config = tasks.configuration(case)
+            config = tasks.configuration(case, overrides=start)
             used.add(case.config_file)
             assert config.data.n_train == case.frames
             assert config.data.test_file or config.data.n_test
@@ -181,9 +185,12 @@ def test_overrides_of_the_data_are_refused(tasks, data):
     ("arguments", "message"),
     [
         (("rmd18",), "no task 'rmd18'; choose from rmd17"),
-        (("rmd17", None, ["ethan"]), "'ethan' is not in rMD17"),
+        (("rmd17", None, ["ethan"]), "no molecule 'ethan'; choose from aspirin"),
         (("water", None, ["ethanol"]), "task 'water' has no --molecule"),
         (("rmd17", None, None, [1]), "task 'rmd17' has no --l-max"),
+        (("rmd17", None, ["3bpa"]), "no molecule '3bpa'"),
+        (("water", None, None, None, None, "01", ["scratch"]), "task 'water' has no --start"),
+        (("fine-tuning", None, None, None, None, "01", ["raw"]), "no start 'raw'; choose from scr"),
     ],
 )
 def test_wrong_arguments(tasks, arguments, message):
@@ -274,6 +281,77 @@ def test_interrupted_run_goes_on(run, command, data, tmp_path, monkeypatch):
     assert "going on after epoch" in command(*arguments)
     (found,) = run.record.read(tmp_path / "results.json")
     assert found["epochs"] == 4
+
+
+def test_scratch_differs_from_fine_tuning_by_start_and_learning_rate(tasks, data):
+    for case in tasks.cases("fine-tuning"):
+        config = tasks.configuration(case, overrides=OTHER_START)
+        values = config.model_dump(exclude={"name", "model"})
+        start = values["training"].pop("fine_tune_from")
+        shifts = values["training"].pop("fine_tune_shifts")
+        rate = values["training"].pop("learning_rate")
+        if case.start == "scratch":
+            scratch, scratch_rate = values, rate
+            assert (start, shifts) == (None, "keep")
+            assert (config.model.num_layers, config.model.r_max) == (4, 4.0)
+            assert config.model.elements is None
+        else:
+            assert (start, shifts) == ("ethanol-pbe", "estimate")
+            assert rate < scratch_rate
+            assert values == scratch
+
+
+def test_digest_is_of_the_potential_that_is_fine_tuned(tasks, data, tmp_path):
+    scratch, tuned = tasks.cases("fine-tuning", [10], ["ethanol"])
+
+    def digest(case, start) -> str:
+        override = f"training.fine_tune_from={start}"
+        return tasks.digest(tasks.configuration(case, overrides=[override]))
+
+    same, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
+    shutil.copy(find_model("ethanol-pbe"), same)
+    potential = load_file(same)
+    potential.get_parameter("network.shifts").data.add_(1.0)
+    potential.save(other)
+    assert digest(tuned, same) == digest(tuned, "ethanol-pbe") != digest(tuned, other)
+    assert digest(scratch, same) == digest(scratch, other) != digest(tuned, same)
+
+
+def test_fine_tuning_beside_training_from_scratch(command, tables, data, tmp_path):
+    small = ["training.max_epochs=1", "training.num_threads=1", "training.engine=reference"]
+    arguments = ["fine-tuning", "--frames", "10", "--molecule", "ethanol", *OTHER_START, *small]
+    (data / "rmd17" / "rmd17_ethanol_test_01.npz").unlink()
+    np.savez(data / "rmd17" / "rmd17_ethanol_test_01.npz", **water(5, seed=1))
+    command(*arguments)
+    scratch, tuned = tables.record.read(tmp_path / "results.json")
+    assert (scratch["start"], tuned["start"]) == ("scratch", "fine-tuned")
+    assert "before" not in scratch
+    assert tuned["fine_tuned_from"] == "ethanol-pbe"
+    assert tuned["before"]["frames"] == tuned["test"]["frames"] == 5
+    # Shifts are estimated: total energies of another kind are far away, errors are not.
+    assert tuned["before"]["energy_mae_meV"] < 5000
+    assert tuned["test"]["forces_mae_meV_per_A"] != tuned["before"]["forces_mae_meV_per_A"]
+    assert command(*arguments).count("is finished") == 2
+
+
+def test_table_of_fine_tuning(tables, data, monkeypatch):
+    monkeypatch.setattr(tables.tasks, "find_model", lambda name: find_model("ethanol-pbe"))
+    cases = tables.tasks.cases("fine-tuning", [50], ["uracil", "3bpa"], seeds=[1, 2])
+    forces = {"scratch": (60.0, 62.0), "fine-tuned": (20.0, 24.0)}
+    results = [
+        result(tables, case, forces[case.start][case.seed - 1], start=case.start)
+        | ({"before": {"forces_mae_meV_per_A": 90.0}} if case.start == "fine-tuned" else {})
+        for case in cases
+    ]
+    text = tables.fine_tuning_markdown(results)
+    row = cells(text, "uracil | 50")
+    assert row[2:6] == ["90.0", "61.0 ± 1.4", "22.0 ± 2.8", "–"]
+    assert cells(text, "3BPA | 50")[2:] == row[2:]
+    assert cells(text, "aspirin | 10")[2:] == ["–"] * 8
+    assert "- 50 training frames, scratch: ethanol, aspirin\n" in text
+    assert "fine-tuning" not in tables.markdown(results, {"sources": {}}, None)
+    other = [r | {"digest": "00000000"} for r in results]
+    assert "not shown: 8" in tables.fine_tuning_markdown(other)
 
 
 def test_results_are_never_replaced(record, tmp_path):
@@ -369,7 +447,9 @@ def test_learning_curve(tables, published, data, tmp_path):
 
 def test_page_is_rewritten_between_its_markers(tables, data, tmp_path):
     page, results = tmp_path / "accuracy.md", tmp_path / "results.json"
-    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    second = page.with_name("fine-tuning.md")
+    for path in (page, second):
+        path.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
     (case,) = tables.tasks.cases("quartz")
     other = tmp_path / "other.json"
     other.write_text(json.dumps([result(tables, case, 9.0)]))
@@ -377,14 +457,16 @@ def test_page_is_rewritten_between_its_markers(tables, data, tmp_path):
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
-    assert "old" not in text
+    assert "old" not in text + second.read_text()
+    assert "training frames, scratch: ethanol" in second.read_text()
     assert cells(text, "**openmm-nequip** | 100")[4] == "9.0"
     assert len(json.loads(results.read_text())) == 1
 
 
 def test_page_has_the_markers(tables):
-    text = tables.PAGE.read_text()
-    assert text.count(tables.BEGIN) == text.count(tables.END) == 1
+    for page in (tables.PAGE, tables.PAGE.with_name(tables.FINE_TUNING)):
+        text = page.read_text()
+        assert text.count(tables.BEGIN) == text.count(tables.END) == 1
 
 
 SIZES = {
@@ -398,6 +480,7 @@ SIZES = {
     "water": ((133, 20, 167), 192, (-160, -150), (0.5, 2.0)),
     "quartz": ((100, 20, 30), 72, (-345, -335), (0.5, 3.0)),
     "silicon": ((194, 20, 25), None, (-5.5, -4), (0.1, 1.5)),
+    "fine-tuning": ((10, 50, 1000), 9, (-470, -460), (0.5, 1.5)),
 }
 
 
@@ -405,7 +488,8 @@ SIZES = {
 def test_reference_data(tasks, reference_data, tmp_path, monkeypatch, task):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
     case = tasks.cases(task)[0]
-    config = tasks.with_frames(case, tasks.configuration(case), tmp_path)
+    start = OTHER_START if task == "fine-tuning" else []
+    config = tasks.with_frames(case, tasks.configuration(case, overrides=start), tmp_path)
     reader = Reader(config.data, None, config.model.r_max, tmp_path, lambda text: None)
     sets = load_sets(reader, config.seed)
     sizes, atoms, energy, force = SIZES[task]
@@ -418,6 +502,14 @@ def test_reference_data(tasks, reference_data, tmp_path, monkeypatch, task):
     assert len(sets.isolated) == {"3bpa": 4, "acac": 3}.get(task, 0)
     with_stress = {frame.stress is not None for frame in frames}
     assert with_stress == {task == "quartz"}
+
+
+def test_frames_of_3bpa_for_fine_tuning(tasks, reference_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
+    (case,) = tasks.cases("fine-tuning", [200], ["3bpa"], starts=["fine-tuned"])
+    config = tasks.with_frames(case, tasks.configuration(case, overrides=OTHER_START), tmp_path)
+    split = json.loads(Path(config.data.split_file).read_text())
+    assert [len(split[name]) for name in ("train", "val", "test")] == [200, 50, 250]
 
 
 @pytest.mark.parametrize("number", range(10))
