@@ -9,6 +9,7 @@ from typing import NamedTuple
 import ase
 import mdtraj
 import numpy as np
+from ase.units import bar, kB
 
 from ..md.structure import bonded_pairs
 
@@ -174,6 +175,31 @@ def radial_distribution(
         trajectory, pairs, r_range=(0.0, r_max / 10), bin_width=bin_width / 10
     )
     return r * 10.0, g
+
+
+def pressure(
+    stress: np.ndarray, volume: float | np.ndarray, temperature: float, num_atoms: int
+) -> np.ndarray:
+    """Pressure from the stress of the potential and the mean momentum flux of the atoms.
+
+    Parameters
+    ----------
+    stress
+        eV/Å³, tension positive, shape ``[F, 3, 3]``.
+    volume
+        Å³, one for all frames or shape ``[F]``.
+    temperature
+        K. The kinetic part is that of `num_atoms` atoms whose centre of mass rests.
+    num_atoms
+        Number of atoms.
+
+    Returns
+    -------
+    ndarray
+        bar, shape ``[F]``.
+    """
+    kinetic = (num_atoms - 1) * kB * temperature / volume
+    return np.asarray((kinetic - np.trace(stress, axis1=1, axis2=2) / 3) / bar)
 
 
 def box_widths(box: np.ndarray) -> np.ndarray:

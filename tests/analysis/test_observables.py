@@ -13,6 +13,7 @@ from openmm_nequip.analysis.observables import (
     distances,
     energy_drift,
     find_bonds,
+    pressure,
     radial_distribution,
     rmsd,
 )
@@ -139,3 +140,15 @@ def test_bonds_reach_across_the_box():
         np.array([1, 1]), np.array([[0.1, 0, 0], [9.5, 0, 0]]), np.diag([10.0, 10.0, 10.0])
     )
     assert found.tolist() == [[0, 1]]
+
+
+def test_pressure_of_an_ideal_gas():
+    # A mole in 24.79 litres at 298.15 K has a pressure of 1 bar.
+    volume = 24.79e-3 / 6.02214076e23 * 1e30  # Å³ per atom
+    found = pressure(np.zeros((2, 3, 3)), 100001 * volume, 298.15, 100001)
+    np.testing.assert_allclose(found, 1.0, rtol=2e-4)
+
+
+def test_tension_takes_off_pressure():
+    stress = np.diag([3.0, 2.0, 1.0])[None] * 6.241509e-7  # eV/Å³ in a bar
+    assert pressure(stress, 1e12, 1.0, 2)[0] == pytest.approx(-2.0, rel=1e-6)
