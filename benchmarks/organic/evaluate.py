@@ -12,7 +12,7 @@
 
 M is a model file or the name of a bundled potential; `runs/organic` is what `generate.py` has
 filled. Results are kept in ``results.json`` of the folder, figures beside it. What is there is left
-out, molecule by molecule in `stability`. `speed` wants an idle machine.
+out; `stability` goes on where it was stopped. `speed` wants an idle machine.
 """
 
 import json
@@ -27,6 +27,7 @@ import drawing
 import md
 import methods
 import numpy as np
+import openmm
 import subjects
 import torch
 import typer
@@ -312,9 +313,9 @@ def curve_checks(stretch: subjects.Stretch, found: methods.Evaluated) -> dict[st
     dict
         ``repulsive_down_to_A``: the energy rises from 0.95 times the rest to this distance, or
         further; ``of_A``: the shortest distance that was looked at; ``turns``: barriers and wells
-        of more than 20 meV beyond the rest; ``work_difference_meV``: largest difference between the change of
-        the energy and the work of the forces, between neighbouring distances with energies up
-        to 20 eV above that at rest.
+        of more than 20 meV beyond the rest; ``work_difference_meV``: largest difference between
+        the change of the energy and the work of the forces, between neighbouring distances with
+        energies up to 20 eV above that at rest.
     """
     r, energies = stretch.distances, found.energies
     slope = np.diff(energies)
@@ -363,7 +364,9 @@ def stability(
         done = dict(record.results.get(part, {}))
         missing = [n for n in names if done.get(n, {"ps": -1})["ps"] < duration]
         for k in range(0, len(missing), at_once):
-            done |= md.run_nvt(record.model, missing[k : k + at_once], temperature, duration)
+            batch = missing[k : k + at_once]
+            state = folder / f"{part}-{'-'.join(batch)}.npz"
+            done |= md.run_nvt(record.model, batch, temperature, duration, state)
             record.add(part, done)
     done = dict(record.results.get("nve", {}))
     for name in names[:3]:
@@ -413,3 +416,7 @@ if __name__ == "__main__":
         app()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except openmm.OpenMMException as error:
+        if "KeyboardInterrupt" not in str(error):
+            raise
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """Molecular dynamics of `evaluate.py`, through openmm-ml: bonds, conservation, speed."""
 
+import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +26,26 @@ from openmm_nequip.units import KJ_PER_MOL, NM
 
 _TIMESTEP = 0.5  # fs
 _WATCHED = 100  # steps between two looks at the bonds
+_SAVED = 100  # looks between two states on disk
 _TIMED = 20  # steps of a repeat
 _APART = 100.0  # Å between molecules of one System: more than they diffuse in 100 ps
 
 
 def run_nvt(
-    model: Path, names: list[str], temperature: float, time: float
+    model: Path, names: list[str], temperature: float, time: float, state: Path
 ) -> dict[str, dict[str, Any]]:
-    """Run some molecules beside each other for `time` ps and watch their bonds.
+    """Run some molecules beside each other until `time` ps and watch their bonds.
+
+    Parameters
+    ----------
+    model
+        Model file.
+    names
+        Of `subjects.DRUG_LIKE`.
+    temperature, time
+        K, ps.
+    state
+        File from which the run goes on; written every 5 ps.
 
     Returns
     -------
@@ -42,35 +55,92 @@ def run_nvt(
     """
     drugs = [subjects.drug_like(name, conformers=1) for name in names]
     watches = [subjects.Watch(drug.numbers, bonds_of(drug)) for drug in drugs]
-    starts = [drug.minima[0] - drug.minima[0].mean(0) for drug in drugs]
     places = np.array(list(np.ndindex(3, 3, 3))[: len(names)]) * _APART
-    numbers = np.concatenate([drug.numbers for drug in drugs])
-    positions = np.concatenate([x + place for x, place in zip(starts, places, strict=True)])
+    start = [d.minima[0] - d.minima[0].mean(0) + x for d, x in zip(drugs, places, strict=True)]
     integrator = langevin(temperature, friction=1)
-    context = context_of(model, numbers, positions, integrator)
+    numbers = np.concatenate([drug.numbers for drug in drugs])
+    context = context_of(model, numbers, np.concatenate(start), integrator)
     context.setVelocitiesToTemperature(temperature * unit.kelvin, subjects.SEED)
-    ends = np.cumsum([len(drug.numbers) for drug in drugs])[:-1]
-    found = {name: {"ps": time, "change": "", "at_ps": None} for name in names}
+    first, changes = _go_on(context, state)
     looks = round(time * 1000 / _TIMESTEP / _WATCHED)
     with Progress() as progress:
-        task = progress.add_task(f"{', '.join(names)}, {temperature} K", total=looks)
-        for look in range(1, looks + 1):
+        title = f"{', '.join(names)}, {temperature} K"
+        task = progress.add_task(title, total=looks, completed=first)
+        for look in range(first + 1, looks + 1):
+            if len(changes) == len(names):
+                break
+            problem = None
             try:
                 integrator.step(_WATCHED)
-                now = positions_of(context)
-            except openmm.OpenMMException:
-                now = np.full_like(positions, np.nan)
-            for name, watch, x in zip(names, watches, np.split(now, ends), strict=True):
-                changes = watch.changes(x)
-                if changes and not found[name]["change"]:
-                    at = look * _WATCHED * _TIMESTEP / 1000
-                    found[name] |= {"change": changes[0], "at_ps": at}
+            except openmm.OpenMMException as error:  # also raised when a coordinate is NaN
+                problem = error
+            found = _changes(context, watches, start)
+            if problem and not found:
+                raise problem
+            for k, change in found.items():
+                changes.setdefault(names[k], (change, look * _WATCHED * _TIMESTEP / 1000))
+            if look % _SAVED == 0:
+                _save(context, state, look, changes)
             progress.advance(task)
-            if all(values["change"] for values in found.values()):
-                break
-    for name, values in found.items():
-        print(f"{name}, {temperature} K, {time} ps: {values['change'] or 'all bonds as before'}")
+    results = {}
+    for name in names:
+        change, at = changes.get(name, ("", None))
+        print(f"{name}, {temperature} K, {time} ps: {change or 'all bonds as before'}")
+        results[name] = {"ps": time, "change": change, "at_ps": at}
+    return results
+
+
+def _changes(
+    context: openmm.Context, watches: list[subjects.Watch], start: list[np.ndarray]
+) -> dict[int, str]:
+    """Return what has changed in which molecule, and put these back to where they were.
+
+    So that a molecule that blows up does not take the others with it.
+    """
+    state = context.getState(positions=True, velocities=True)
+    positions = state.getPositions(asNumpy=True)._value / NM
+    velocities = state.getVelocities(asNumpy=True)._value
+    found, begin = {}, 0
+    for k, (watch, x) in enumerate(zip(watches, start, strict=True)):
+        atoms = slice(begin, begin + len(x))
+        begin = atoms.stop
+        if changes := watch.changes(positions[atoms]):
+            found[k] = changes[0]
+            positions[atoms], velocities[atoms] = x, 0.0
+    if found:
+        context.setPositions(positions * NM)
+        context.setVelocities(velocities)
     return found
+
+
+Changes = dict[str, tuple[str, float]]
+
+
+def _save(context: openmm.Context, path: Path, look: int, changes: Changes) -> None:
+    """Write the state of a run at once."""
+    state = context.getState(positions=True, velocities=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        positions=state.getPositions(asNumpy=True)._value,
+        velocities=state.getVelocities(asNumpy=True)._value,
+        look=look,
+        changes=json.dumps(changes),
+    )
+    temporary.replace(path)
+
+
+def _go_on(context: openmm.Context, path: Path) -> tuple[int, Changes]:
+    """Take up the state of a run; return how often its bonds were looked at, and what was found."""
+    if not path.exists():
+        return 0, {}
+    saved = np.load(path)
+    look = int(saved["look"])
+    context.getIntegrator().setRandomNumberSeed(subjects.SEED + look)  # not the same noise again
+    context.reinitialize()
+    context.setPositions(saved["positions"])
+    context.setVelocities(saved["velocities"])
+    return look, json.loads(str(saved["changes"]))
 
 
 def run_nve(model: Path, name: str, time: float) -> dict[str, float]:
@@ -174,12 +244,6 @@ def in_openmm(
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(name))
     context.setPositions(positions * NM)
     return context
-
-
-def positions_of(context: openmm.Context) -> np.ndarray:
-    """Return the positions, Å, ``[N, 3]``."""
-    state = context.getState(positions=True)
-    return state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
 
 
 def bonds_of(molecule: Molecule) -> np.ndarray:
