@@ -1,0 +1,636 @@
+"""The data set of organic-small and what its potential is evaluated on."""
+
+import importlib
+import json
+import sys
+from functools import partial
+from itertools import chain, pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ase.data import vdw_radii
+from ase.units import kB
+from typer.testing import CliRunner
+
+from openmm_nequip.data.dataset import Targets
+from openmm_nequip.data.frame import Frame
+from openmm_nequip.errors import InputError
+from openmm_nequip.potential import Output
+from openmm_nequip.training.evaluation import Predictions
+
+for needed in ("rdkit", "dask.distributed", "torchani", "h5py"):
+    pytest.importorskip(needed)
+
+import h5py  # noqa: E402
+from rdkit import Chem  # noqa: E402
+from rdkit.Chem.rdMolDescriptors import CalcNumRings  # noqa: E402
+
+FOLDER = Path(__file__).parents[2] / "benchmarks/organic"
+SCRIPTS = ("teacher", "molecules", "conformations", "generate", "subjects", "methods")
+SCRIPTS += ("drawing", "card", "md", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """Modules of the folder, which import each other by their bare names."""
+    path = list(sys.path)
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in SCRIPTS})
+    finally:
+        sys.path[:] = path
+        for name in SCRIPTS:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+# -- molecules ---------------------------------------------------------------------------------
+
+
+def test_all_smiles_are_molecules_of_the_domain(scripts, rng):
+    m = scripts.molecules
+    listed = m.read(m.SMALL) + m.read(m.DRUGS) + m.peptides(rng, 40)
+    assert len(listed) > 300
+    assert [s for s in listed if not m.is_in_domain(s)] == []
+    pieces = m.CORES.split() + m.SUBSTITUENTS.split()
+    assert [s for s in pieces if Chem.MolFromSmiles(s) is None or "*" not in s] == []
+    assert [s for s in m.SUBSTITUENTS.split() if s.count("*") != 1] == []
+
+
+@pytest.mark.parametrize("smiles", ["[NH4+]", "C[O]", "CBr", "[Na+].[Cl-]", "nonsense(", "C" * 41])
+def test_ions_radicals_other_elements_and_large_molecules_are_outside(scripts, smiles):
+    assert not scripts.molecules.is_in_domain(smiles)
+
+
+def test_made_molecules_are_in_the_domain_and_follow_from_the_seed(scripts):
+    m = scripts.molecules
+    for make, count in ((m.substituted, 60), (m.recombined, 30)):
+        first = make(np.random.default_rng(1), count)
+        assert len(set(first)) == len(first) == count
+        assert [s for s in first if not m.is_in_domain(s, max_heavy=16)] == []
+        assert [s for s in first if "*" in s or Chem.CanonSmiles(s) != s] == []
+        assert make(np.random.default_rng(1), count) == first
+        assert make(np.random.default_rng(2), count) != first
+
+
+def test_molecules_of_one_scaffold_are_in_one_set(scripts, rng):
+    m = scripts.molecules
+    listed = m.read(m.SMALL) + m.read(m.DRUGS) + m.substituted(rng, 150) + m.recombined(rng, 80)
+    sets: dict[str, set[str]] = {}
+    for smiles in listed:
+        frame = m.scaffold(smiles)
+        if CalcNumRings(Chem.MolFromSmiles(frame)) <= 1 and frame != smiles:
+            assert m.split(smiles) == "train"  # a single ring that carries something
+        else:
+            sets.setdefault(frame, set()).add(m.split(smiles))
+    assert [frame for frame, found in sets.items() if len(found) > 1] == []
+    assert set.union(*sets.values()) == {"train", "validation", "test"}
+
+
+def test_scaffold_drops_side_chains(scripts):
+    frame = scripts.molecules.scaffold("CC(=O)Nc1ccc(-c2ccncc2)cc1")
+    assert frame == Chem.CanonSmiles("c1ccc(-c2ccncc2)cc1")
+    assert scripts.molecules.scaffold("CCO") == "CCO"
+
+
+# -- conformations -----------------------------------------------------------------------------
+
+
+def test_gradient_is_that_of_the_energy(scripts, rng):
+    molecule = scripts.conformations.Molecule("CC(=O)NC", rng, conformers=1)
+    x = molecule.minima[0] + rng.normal(scale=0.05, size=molecule.minima[0].shape)
+    gradient = molecule.gradient(0, x)
+    kcal, step = 0.0433641153, 1e-4
+    for atom, axis in ((0, 0), (3, 1), (7, 2)):
+        energies = []
+        for sign in (1, -1):
+            moved = x.copy()
+            moved[atom, axis] += sign * step
+            energies.append(kcal * molecule.fields[0].CalcEnergy(moved.ravel().tolist()))
+        slope = (energies[0] - energies[1]) / (2 * step)
+        assert gradient[atom, axis] == pytest.approx(slope, abs=1e-4)
+    assert np.abs(molecule.gradient(0, molecule.minima[0])).max() < 1e-2
+
+
+def stiffness(molecule) -> float:
+    """Force constant of the bond of a diatomic molecule at its minimum, eV/Å²."""
+    x, step = molecule.minima[0], 1e-3
+    along = (x[1] - x[0]) / np.linalg.norm(x[1] - x[0])
+    forces = []
+    for shift in (step, -step):
+        moved = x.copy()
+        moved[1] += shift * along
+        forces.append(molecule.gradient(0, moved)[1] @ along)
+    return (forces[0] - forces[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("how", ["bend_and_stretch", "dynamics"])
+@pytest.mark.parametrize("temperature", [200.0, 800.0])
+def test_spread_of_a_bond_is_that_of_its_temperature(scripts, rng, how, temperature):
+    molecule = scripts.conformations.Molecule("N#N", rng, conformers=1)
+    frames = getattr(scripts.conformations, how)(molecule, 0, temperature, 500, rng)
+    lengths = [np.linalg.norm(x[1] - x[0]) for x in frames]
+    expected = np.sqrt(kB * temperature / stiffness(molecule))
+    assert np.std(lengths) == pytest.approx(expected, rel=0.15)
+
+
+def test_torsions_turn_and_stretched_bonds_stretch(scripts, rng):
+    c = scripts.conformations
+    molecule = c.Molecule("CCCC", rng, conformers=1)
+    turned = c.torsions(molecule, 0, 8, rng)
+    ends = [np.linalg.norm(x[3] - x[0]) for x in turned]
+    assert len(turned) == 8
+    assert min(ends) < 3.2
+    assert max(ends) > 3.6
+    i, j = np.array(
+        [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in molecule.molecule.GetBonds()]
+    ).T
+
+    def lengths(x: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(x[i] - x[j], axis=1)
+
+    ratios = [lengths(x) / lengths(molecule.minima[0]) for x in c.stretched(molecule, 0, 60, rng)]
+    assert np.min(ratios) < 0.85
+    assert np.max(ratios) > 1.25
+    assert c.torsions(c.Molecule("C", rng, conformers=1), 0, 3, rng) == []
+
+
+def test_molecules_together_touch_and_do_not_overlap(scripts, rng):
+    c = scripts.conformations
+    parts = [
+        c.Structure(molecule.numbers, molecule.minima[0])
+        for molecule in (c.Molecule(s, rng, 1) for s in ("CCO", "c1ccccc1", "O", "O"))
+    ]
+    for _ in range(10):
+        whole = c.together(parts, rng, closeness=-0.2, spread=0.5)
+        assert len(whole.numbers) == sum(len(part.numbers) for part in parts)
+        assert not c.overlaps(whole)
+        ends = np.cumsum([len(part.numbers) for part in parts])
+        for begin, end in pairwise(ends.tolist()):
+            contact = 0.75 * np.add.outer(
+                vdw_radii[whole.numbers[:begin]], vdw_radii[whole.numbers[begin:end]]
+            )
+            x, y = whole.positions[:begin], whole.positions[begin:end]
+            gap = (np.linalg.norm(x[:, None] - y, axis=2) - contact).min()
+            assert -0.2 <= gap < 0.5 - 0.2 + 0.06
+
+
+def test_overlapping_atoms_are_noticed(scripts):
+    c = scripts.conformations
+    numbers = np.array([6, 6])
+    assert c.overlaps(c.Structure(numbers, np.array([[0, 0, 0], [0.8, 0, 0]])))
+    assert not c.overlaps(c.Structure(numbers, np.array([[0, 0, 0], [0.9, 0, 0]])))
+
+
+def test_random_rotations_are_rotations_in_all_directions(scripts, rng):
+    rotations = np.array([scripts.conformations.random_rotation(rng) for _ in range(2000)])
+    assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(3))
+    assert np.allclose(np.linalg.det(rotations), 1)
+    assert np.abs(rotations.mean(axis=0)).max() < 0.06
+    # the mean of each squared entry over all rotations is 1/3
+    assert np.allclose((rotations**2).mean(axis=0), 1 / 3, atol=0.03)
+
+
+def test_nearest_molecules_are_whole_and_near(scripts):
+    c = scripts.conformations
+    positions = np.array([[x, 0, d] for x in (0, 10, 3, 6) for d in (0, 1)], float)
+    cluster = c.Structure(np.arange(1, 9), positions)
+    pairs = [np.array([k, k + 1]) for k in range(0, 8, 2)]
+    found = c.nearest_molecules(cluster, pairs, centre=0, count=2)
+    assert found.numbers.tolist() == [1, 2, 5, 6]
+    assert np.array_equal(found.positions, positions[[0, 1, 4, 5]])
+
+
+# -- teacher -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ani(scripts, reference_data):
+    folder = reference_data / "ani2x"
+    if not folder.is_dir():
+        pytest.skip(f"no ANI-2x networks at {folder}")
+    return scripts.teacher.Teacher(folder)
+
+
+def shapes(scripts, rng):
+    for smiles in ("O", "CC(=O)NC", "FC(Cl)CS"):
+        molecule = scripts.conformations.Molecule(smiles, rng, conformers=1)
+        noise = rng.normal(scale=0.05, size=molecule.minima[0].shape)
+        yield molecule.numbers, molecule.minima[0] + noise
+
+
+def test_labels_do_not_depend_on_the_company(scripts, ani, rng):
+    numbers, positions = zip(*shapes(scripts, rng), strict=True)
+    together = ani.label(list(numbers), list(positions))
+    for z, x, label in zip(numbers, positions, together, strict=True):
+        (alone,) = ani.label([z], [x])
+        assert label.energy == pytest.approx(alone.energy, abs=1e-3)
+        assert np.allclose(label.forces, alone.forces, atol=1e-4)
+        assert label.spread == pytest.approx(alone.spread, abs=1e-4)
+        assert label.forces.shape == x.shape
+
+
+def test_forces_of_the_teacher_are_differences_of_its_energy(scripts, ani, rng):
+    for z, x in shapes(scripts, rng):
+        direction = rng.normal(size=x.shape)
+        direction /= np.linalg.norm(direction)
+        step = 5e-3
+        down, here, up = ani.label([z] * 3, [x + k * step * direction for k in (-1, 0, 1)])
+        slope = (up.energy - down.energy) / (2 * step)
+        assert -(here.forces * direction).sum() == pytest.approx(slope, abs=0.03)
+
+
+def test_energies_of_the_teacher_are_those_of_molecules(scripts, ani):
+    # water at its minimum: -76.3 to -76.4 Hartree for any decent density functional
+    x = np.array([[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]])
+    (label,) = ani.label([np.array([8, 1, 1])], [x])
+    assert label.energy / 27.2114 == pytest.approx(-76.35, abs=0.1)
+
+
+def test_missing_networks_are_an_error(scripts, tmp_path):
+    with pytest.raises(InputError, match="no ANI-2x networks"):
+        scripts.teacher.Teacher(tmp_path)
+
+
+# -- generate ----------------------------------------------------------------------------------
+
+
+class Pretender:
+    """Labels like a teacher: springs to the origin; members disagree about fluorine."""
+
+    labelled = 0
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def label(self, numbers, positions):
+        Pretender.labelled += len(numbers)
+        return [
+            self.labels(float((x**2).sum()) / 2, -0.1 * x, 0.5 if 9 in z else 0.001)
+            for z, x in zip(numbers, positions, strict=True)
+        ]
+
+
+@pytest.fixture
+def plan(scripts, monkeypatch):
+    """Make the plan small, the teacher a pretender and the workers threads of this process."""
+    g, m = scripts.generate, scripts.molecules
+    monkeypatch.setattr(m, "SMALL", "O CCO CCCC FCCF CCOCC COCCOC c1ccoc1 c1ccc2ccccc2c1")
+    monkeypatch.setattr(m, "peptides", lambda rng, count: [])
+    monkeypatch.setattr(g, "_spice_plan", lambda scale: [])
+    monkeypatch.setattr(g, "_teacher", lambda: Pretender(scripts.teacher.Labels))
+    monkeypatch.setattr(g, "LocalCluster", partial(g.LocalCluster, processes=False))
+    drugs = m.read(m.DRUGS)
+    real = m.read
+    # all drugs for their fragments, two for the plan
+    monkeypatch.setattr(m, "read", lambda text: drugs[:2] if text is m.DRUGS else real(text))
+    monkeypatch.setattr(m, "recombined", lambda rng, count: m.substituted(rng, count))
+    return g.plan
+
+
+def test_a_small_data_set_from_beginning_to_end(scripts, plan, tmp_path):
+    g = scripts.generate
+    g.main(tmp_path, workers=1, scale=0.004)
+    works = plan(0.004)
+    assert len({work.name for work in works}) == len(works)
+    pieces = sorted((tmp_path / "pieces").rglob("*.h5"))
+    assert len(pieces) == len(works)
+    sets = {}
+    for part in ("train", "validation", "test"):
+        frames, _ = scripts.subjects.labelled(tmp_path / f"{part}.h5")
+        for frame in frames:
+            assert frame.energy == pytest.approx((frame.positions**2).sum() / 2)
+            assert np.allclose(frame.forces, -0.1 * frame.positions)
+            assert 9 not in frame.numbers  # the members disagree
+        names = scripts.subjects.molecules(tmp_path / f"{part}.h5")
+        sets[part] = {name for name in names if "/" not in name}
+    assert "CCO" in sets["train"]
+    assert not sets["train"] & sets["test"]
+    assert not sets["validation"] & (sets["train"] | sets["test"])
+    # what is there is not made again, what is missing is made as before
+    before = {path: path.read_bytes() for path in pieces}
+    Pretender.labelled = 0
+    g.main(tmp_path, workers=1, scale=0.004)
+    assert Pretender.labelled == 0
+    with h5py.File(pieces[-1]) as file:
+        expected = {k: v["coordinates"][:] for k, v in file.items()}
+    pieces[-1].unlink()
+    g.main(tmp_path, workers=1, scale=0.004)
+    assert Pretender.labelled > 0
+    with h5py.File(pieces[-1]) as file:
+        assert expected.keys() == file.keys()
+        assert all(np.array_equal(expected[k], v["coordinates"][:]) for k, v in file.items())
+    assert all(path.read_bytes() == before[path] for path in pieces[:-1])
+
+
+def test_frames_that_disagree_or_pull_hard_are_left_out(scripts, plan, tmp_path, monkeypatch):
+    g = scripts.generate
+    (tmp_path / "train").mkdir()
+    counts = g.run(g.Work("molecules", "train/x-0000", ("FCCF", "CCO"), 6), str(tmp_path))
+    assert counts["teachers disagree"] > 0
+    assert counts["kept"] > 0
+    monkeypatch.setattr(g, "MAX_FORCE", 0.01)
+    counts = g.run(g.Work("molecules", "train/x-0001", ("CCO",), 6), str(tmp_path))
+    assert "kept" not in counts
+    assert counts["large forces"] > 0
+
+
+def test_the_plan_holds_molecules_out_by_scaffold(scripts, plan):
+    for work in plan(0.02):
+        if work.kind == "molecules":
+            part = work.name.split("/")[0]
+            assert {scripts.molecules.split(s) for s in work.subjects} == {part}
+
+
+# -- evaluate ----------------------------------------------------------------------------------
+
+
+def test_drug_like_molecules_are_no_molecules_of_the_lists(scripts):
+    m, drugs = scripts.molecules, scripts.subjects.DRUG_LIKE
+    known = set(m.read(m.SMALL)) | set(m.read(m.DRUGS))
+    assert len(drugs) == 20
+    for name, smiles in drugs.items():
+        assert m.is_in_domain(smiles), name
+        assert Chem.CanonSmiles(smiles) not in known, name
+        assert 20 <= Chem.AddHs(Chem.MolFromSmiles(smiles)).GetNumAtoms() <= 40, name
+    elements = {a.GetSymbol() for s in drugs.values() for a in Chem.MolFromSmiles(s).GetAtoms()}
+    assert elements | {"H"} == set(scripts.teacher.ELEMENTS)
+
+
+def test_drugs_in_training_are_an_error(scripts, tmp_path):
+    for part, smiles in (("train", "CCO"), ("validation", "NS(=O)(=O)Cc1noc2ccccc12")):
+        with h5py.File(tmp_path / f"{part}.h5", "w") as file:
+            file.create_group("small-0000/0000").attrs["molecule"] = Chem.CanonSmiles(smiles)
+    with pytest.raises(InputError, match="zonisamide"):
+        scripts.evaluate.check_not_in_training(tmp_path)
+
+
+def test_no_bond_of_any_drug_is_broken_or_new_at_the_start(scripts):
+    for name in ("efavirenz", "flutamide", "modafinil", "tizanidine"):
+        drug = scripts.subjects.drug_like(name, conformers=1)
+        watch = scripts.subjects.Watch(drug.numbers, scripts.md.bonds_of(drug))
+        assert watch.changes(drug.minima[0]) == []
+
+
+def test_broken_and_new_bonds_are_seen(scripts):
+    numbers = np.array([8, 1, 1, 8])
+    watch = scripts.subjects.Watch(numbers, np.array([[0, 1], [0, 2]]))
+    x = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.8, 0, 0]])
+    assert watch.changes(x) == []
+    x[1, 0] = 1.5  # 0.97 Å is the sum of the radii
+    assert watch.changes(x) == []
+    x[1, 0] = 1.8
+    assert watch.changes(x) == ["O0-H1 broken (1.80 Å)", "H1-O3 new (1.00 Å)"]
+    assert len(watch.changes(np.full((4, 3), np.nan))) == 2
+
+
+@pytest.mark.parametrize("name", ["ethanol, O-H", "biphenyl", "alanine dipeptide, φ"])
+def test_a_scan_has_the_angles_that_are_wanted(scripts, name):
+    from ase import Atoms
+
+    torsion = scripts.subjects.TORSIONS[name]
+    angles = np.array([-150.0, -30.0, 90.0])
+    for angle, structure in zip(angles, scripts.subjects.scan(torsion, angles), strict=True):
+        found = Atoms(*structure).get_dihedral(*torsion.atoms)
+        assert (found - angle + 180) % 360 - 180 == pytest.approx(0, abs=2)
+
+
+def test_stretches_have_the_distances_they_say(scripts):
+    for name, stretch in scripts.subjects.stretches(0.3).items():
+        other = 3 if name.startswith("O-O") else 1
+        for distance, structure in zip(stretch.distances, stretch.structures, strict=True):
+            found = np.linalg.norm(structure.positions[other] - structure.positions[0])
+            assert found == pytest.approx(distance)
+        assert stretch.distances[0] < stretch.rest < stretch.distances[-1]
+
+
+def morse(scripts, bump: float = 0.0, jump: float = 0.0):
+    """A Morse curve of two atoms, with a bump at short distance or a step of the energy."""
+    r = np.arange(0.5, 4.0, 0.01)
+    well = 5 * (1 - np.exp(-2 * (r - 1.1))) ** 2
+    slope = 20 * (1 - np.exp(-2 * (r - 1.1))) * np.exp(-2 * (r - 1.1))
+    hill = np.exp(-(((r - 0.75) / 0.05) ** 2))
+    energies = well - bump * hill + jump * (r > 2.0)
+    slope = slope + bump * hill * 2 * (r - 0.75) / 0.05**2
+    x = np.zeros((len(r), 2, 3))
+    x[:, 1, 0] = r
+    forces = np.zeros_like(x)
+    forces[:, 1, 0], forces[:, 0, 0] = -slope, slope
+    structures = [scripts.conformations.Structure(np.array([7, 7]), y) for y in x]
+    stretch = scripts.subjects.Stretch(r, structures, 1.1)
+    return stretch, scripts.methods.Evaluated(energies, list(forces))
+
+
+def test_a_good_curve_passes_and_faults_are_found(scripts):
+    checks = scripts.evaluate.curve_checks(*morse(scripts))
+    assert checks["repulsive_down_to_A"] == checks["of_A"] == pytest.approx(0.5)
+    assert checks["turns"] == 0
+    assert checks["work_difference_meV"] < 0.5
+    checks = scripts.evaluate.curve_checks(*morse(scripts, bump=5.0))
+    assert 0.6 < checks["repulsive_down_to_A"] < 0.85
+    checks = scripts.evaluate.curve_checks(*morse(scripts, jump=0.1))
+    assert checks["work_difference_meV"] == pytest.approx(100, abs=1)
+
+
+def test_wells_beyond_the_minimum_are_counted(scripts):
+    stretch, found = morse(scripts)
+    ripple = 0.5 * np.sin(6 * stretch.distances) * (stretch.distances > 2.2)
+    found = found._replace(energies=found.energies + ripple)
+    assert scripts.evaluate.curve_checks(stretch, found)["turns"] >= 2
+
+
+def test_statistics_and_profiles(scripts):
+    e = scripts.evaluate
+    assert e.statistics_of(np.array([[0.003], [-0.004]])) == pytest.approx(
+        {"mae": 3.5, "rmse": np.sqrt(12.5)}
+    )
+    found = e.profile_errors(np.array([5.0, 5.3, 5.0]), np.array([1.0, 1.0, 1.0]))
+    assert found["rms_meV"] == pytest.approx(1000 * np.std([0, 0.3, 0]))  # a constant is free
+    assert found["height_meV"] == pytest.approx(300)
+    assert found["reference_height_meV"] == 0
+
+
+def test_errors_of_dimers(scripts):
+    numbers, zero = np.array([1, 1]), np.zeros((2, 3))
+    dimers = [
+        [Frame(numbers, zero, energy=e, forces=zero) for e in (-0.3, -0.1, 0.0)] for _ in range(2)
+    ]
+    shifted = np.array([-0.28, -0.10, 0.01])
+    found = [scripts.methods.Evaluated(shifted, [zero + 0.002] * 3)] * 2
+    errors = scripts.evaluate.dimer_errors(dimers, found)
+    assert errors["energy_meV"]["mae"] == pytest.approx(10)  # nothing is subtracted
+    assert errors["interaction_meV"]["mae"] == pytest.approx(10)
+    assert errors["interaction_meV"]["rmse"] == pytest.approx(10)
+    assert errors["forces_meV_per_A"] == pytest.approx({"mae": 2, "rmse": 2})
+
+
+def test_dimers_of_s66_have_forces_that_belong_to_their_energies(scripts, reference_data):
+    if not (reference_data / "s66x8").is_dir():
+        pytest.skip(f"no s66x8 in {reference_data}")
+    dimers = scripts.subjects.s66x8(reference_data)
+    assert [len(dimer) for dimer in dimers] == [8] * 66
+    water = dimers[0]
+    assert water[0].numbers.tolist().count(8) == 2
+    x = [frame.positions for frame in water]
+    energies = np.array([frame.energy for frame in water])
+    rest = scripts.evaluate.work_differences(energies, [frame.forces for frame in water], x)
+    # from 1.1 to 1.25 and to 1.5 the energy rises by 70 meV each, more than the rest
+    assert np.abs(rest[4:6]).max() < 0.1 * np.abs(np.diff(energies)[4:6]).min()
+    with pytest.raises(InputError, match="s66x8"):
+        scripts.subjects.s66x8(reference_data / "nowhere")
+
+
+def predictions(energies, numbers: list[list[int]], shift: float = 0.0) -> Predictions:
+    """Perfect predictions of energies, but for a shift."""
+    targets = torch.tensor(energies, dtype=torch.float64)
+    sizes = torch.tensor([len(n) for n in numbers])
+    total = int(sizes.sum())
+    zeros = torch.zeros(total, 3, dtype=torch.float64)
+    return Predictions(
+        Output(targets + shift, torch.zeros(total, dtype=torch.float64), zeros, None, None),
+        Targets(targets, zeros, torch.full((len(sizes), 3, 3), torch.nan), sizes),
+        torch.tensor(list(chain(*numbers))),
+    )
+
+
+def test_composition_is_taken_from_energies(scripts):
+    numbers = [[0, 0, 1], [0, 1], [0, 0, 0, 1, 1], [1, 1]]
+    energies = [2 * -10.0 - 30.0, -40.0, -90.0, -60.0]
+    whole = predictions(energies, numbers, shift=0.5)
+    left = scripts.evaluate.without_atoms(whole, 2)
+    assert torch.allclose(left.targets.energy, torch.zeros(4, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(left.output.energy - left.targets.energy, torch.tensor(0.5).double())
+    both = scripts.evaluate.joined([whole, predictions([-1.0], [[0]])])
+    assert both.targets.num_atoms.tolist() == [3, 2, 5, 2, 1]
+    assert len(both.output.forces) == len(both.types) == 13
+    assert both.output.energy[-1] == -1
+
+
+def test_frames_are_found_in_a_file_and_in_pieces(scripts, tmp_path):
+    with pytest.raises(InputError, match="neither test"):
+        scripts.subjects.part(tmp_path, "test")
+    (tmp_path / "pieces/test").mkdir(parents=True)
+    with pytest.raises(InputError, match="no frames yet"):
+        scripts.subjects.labelled(scripts.subjects.part(tmp_path, "test"))
+
+    def fill(group) -> None:
+        group = group.create_group("0000")
+        group.attrs["molecule"] = "[H][H]"
+        group["atomic_numbers"] = [1, 1]
+        group["coordinates"] = np.arange(12.0).reshape(2, 2, 3)
+        group["energies"] = [-1.0, -2.0]
+        group["forces"] = np.ones((2, 2, 3))
+
+    with h5py.File(tmp_path / "pieces/test/des-monomers-0003.h5", "w") as file:
+        fill(file)
+    in_pieces = scripts.subjects.labelled(scripts.subjects.part(tmp_path, "test"))
+    with h5py.File(tmp_path / "test.h5", "w") as file:
+        fill(file.create_group("des-monomers-0003"))
+    in_file = scripts.subjects.labelled(scripts.subjects.part(tmp_path, "test"))
+    for frames, kinds in (in_pieces, in_file):
+        assert kinds == ["des-monomers"] * 2
+        assert [frame.energy for frame in frames] == [-1.0, -2.0]
+        assert frames[1].positions[0, 0] == 6
+    assert scripts.subjects.molecules(tmp_path / "test.h5") == {"[H][H]"}
+
+
+def test_a_folder_has_the_results_of_one_model(scripts, tmp_path, capsys):
+    record = scripts.evaluate.Record(tmp_path, "ethanol-pbe")
+    assert not record.has("torsions", again=False)
+    record.add("torsions", {"butane": 1})
+    record = scripts.evaluate.Record(tmp_path, "ethanol-pbe")
+    assert record.has("torsions", again=False)
+    assert "--again" in capsys.readouterr().out
+    assert not record.has("torsions", again=True)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"another")
+    with pytest.raises(InputError, match="another model"):
+        scripts.evaluate.Record(tmp_path, str(other))
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(InputError, match="cannot read results"):
+        scripts.evaluate.read_results(tmp_path)
+
+
+def test_tables_show_what_was_found(scripts, tmp_path):
+    errors = {"mae": 19.1, "rmse": 26.3}
+    kinds = {"energy_meV": errors, "interaction_meV": errors, "forces_meV_per_A": errors}
+    results = {
+        "s66x8": {"potential": kinds, "ANI-2x": kinds},
+        "torsions": {
+            "butane": {"rms_meV": 7.25, "height_meV": 210.0, "reference_height_meV": 219.0}
+        },
+        "nvt_300K": {
+            "riluzole": {"ps": 100.0, "change": "", "at_ps": None},
+            "flutamide": {"ps": 100.0, "change": "O1-O2 new (1.50 Å)", "at_ps": 3.5},
+        },
+        "speed": {
+            "ms_per_step": {"potential": 2.0, "ANI-2x": 7.0},
+            "machine": {"gpu": None, "cpu": "a CPU", "threads": 1},
+        },
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    outcome = CliRunner().invoke(scripts.evaluate.app, ["table", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    text = outcome.output
+    assert "| total energy, meV | 19.1 | 26.3 | 19.1 | 26.3 |" in text
+    assert "| butane | 7.25 | 210 | 219 |" in text
+    assert "1 of 2 drugs keep all their bonds" in text
+    assert "flutamide: O1-O2 new (1.50 Å) at 3.5 ps" in text
+    assert "3.5 times as fast" in text
+    assert scripts.card.markdown({}) == "no results yet"
+
+
+@pytest.mark.slow
+def test_a_stability_run_goes_on_where_it_was_stopped(scripts, tmp_path, monkeypatch):
+    from openmm_nequip.modelfile import find_model
+
+    md = scripts.md
+    monkeypatch.setitem(scripts.subjects.DRUG_LIKE, "ethanol", "CCO")
+    monkeypatch.setattr(md, "_SAVED", 2)
+    model, state = find_model("ethanol-pbe"), tmp_path / "state.npz"
+    found = md.run_nvt(model, ["ethanol"], 300, 0.1, state)
+    assert found == {"ethanol": {"ps": 0.1, "change": "", "at_ps": None}}
+    assert np.load(state)["look"] == 2
+    steps = []
+    context_of = md.context_of
+
+    def counted(model, numbers, positions, integrator):
+        step = integrator.step
+        integrator.step = lambda n: (steps.append(n), step(n))
+        return context_of(model, numbers, positions, integrator)
+
+    monkeypatch.setattr(md, "context_of", counted)
+    md.run_nvt(model, ["ethanol"], 300, 0.2, state)
+    assert sum(steps) == 200  # of 400
+    drift = md.run_nve(model, "ethanol", 0.2)
+    assert abs(drift["fluctuation_meV_per_atom"]) < 0.5
+
+
+@pytest.mark.slow
+def test_a_molecule_that_falls_apart_is_put_back(scripts, tmp_path, monkeypatch):
+    from openmm_nequip.modelfile import find_model
+
+    md = scripts.md
+    monkeypatch.setitem(scripts.subjects.DRUG_LIKE, "ethanol", "CCO")
+    monkeypatch.setitem(scripts.subjects.DRUG_LIKE, "propanal", "CCC=O")
+    model = find_model("ethanol-pbe")
+    # of two molecules one is so hot that it breaks
+    drugs = [scripts.subjects.drug_like(name, 1) for name in ("ethanol", "propanal")]
+    watches = [scripts.subjects.Watch(d.numbers, md.bonds_of(d)) for d in drugs]
+    start = [d.minima[0] + 100 * k for k, d in enumerate(drugs)]
+    numbers = np.concatenate([d.numbers for d in drugs])
+    torn = np.concatenate(start)
+    torn[0] += 3
+    context = md.context_of(model, numbers, torn, md.langevin(300, 1))
+    found = md._changes(context, watches, start)
+    assert list(found) == [0]
+    assert "broken" in found[0]
+    now = context.getState(positions=True).getPositions(asNumpy=True)._value * 10
+    assert np.allclose(now, np.concatenate(start), atol=1e-4)
