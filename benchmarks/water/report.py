@@ -75,12 +75,12 @@ def table(runs: list[Result], dft: Result, experiment: np.ndarray) -> str:
         f"{run['molecules']} molecules, NVT (Langevin, {run['friction_per_ps']:g} ps⁻¹), "
         f"{run['timestep_fs']:g} fs, after {run['equilibration_ps']:g} ps of equilibration. Errors "
         "are standard errors from blocks. The noise is what half of the DFT frames differ from the "
-        "other half, over two. The pressure is that of the potential without corrections for its "
-        "cutoff. A box this small slows diffusion: the correction of Yeh and Hummer (2004) takes "
-        "the measured viscosity, which is an estimate if the liquid has another. Nuclei are "
-        "classical; experiments have the quantum ones, which widen the O–H and H–H peaks. "
-        "Experiment: A. K. Soper, ISRN Phys. Chem. 2013, 279463; M. Holz et al., Phys. Chem. Chem. "
-        "Phys. 2, 4740 (2000)."
+        "other half, over two. The DFT frames have one density and no stresses, so that nothing in "
+        "training but the forces decides the pressure. A box this small slows diffusion: the "
+        "correction of Yeh and Hummer (2004) takes the measured viscosity, which is an estimate if "
+        "the liquid has another. Nuclei are classical; experiments have the quantum ones, which "
+        "widen the O–H and H–H peaks. Experiment: A. K. Soper, ISRN Phys. Chem. 2013, 279463; M. "
+        "Holz et al., Phys. Chem. Chem. Phys. 2, 4740 (2000)."
     )
 
 
@@ -110,9 +110,11 @@ def figures(
     """Draw the radial distribution functions of all runs, and what else they gave."""
     paths = [folder / "rdf.png", folder / "diffusion.png"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
-        for axis, pair in zip(figure.subplots(1, 3), _COLUMN, strict=True):
+        figure = Figure(figsize=(11, 3.8), layout="constrained")
+        axes = figure.subplots(1, 3)
+        for axis, pair in zip(axes, _COLUMN, strict=True):
             _draw_rdf(axis, pair, list(runs.values()), dft, experiment)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         figure.savefig(paths[0])
         diffusing = [run for run in runs.values() if run["diffusion"]]
         if not diffusing:
@@ -137,8 +139,6 @@ def _draw_rdf(
     far = [g[r > 1.75] for r, g in (_curve(run, pair) for run in [*runs, dft])]
     axis.set_ylim(0, 1.15 * max(g.max() for g in far))
     axis.set_title(pair.replace("-", "–"))
-    if pair == "O-O":
-        axis.legend(fontsize=8)
 
 
 def _draw_diffusion(axis: Any, runs: list[Result]) -> None:

@@ -163,6 +163,26 @@ def test_whole_evaluation(scripts, data, model, tmp_path, monkeypatch):
     assert (tmp_path / "results.json").read_bytes() == before
 
 
+def test_diffusion_and_its_figure(scripts, tmp_path):
+    frames = liquid(2)
+    rng = np.random.default_rng(3)
+    spread = np.sqrt(2 * 0.25 * scripts.FRAME)  # 0.25 Å²/ps are 2.5e-9 m²/s
+    walk = np.cumsum(rng.normal(0, spread, (4000, 192, 3)), axis=0)
+    numbers, positions, boxes = scripts.coordinates(frames)
+    found = scripts._diffusion(numbers, positions[0] + walk, 300.0, BOX)
+    # To be in the frame of the centre of mass takes off a little of independent walks.
+    assert found["value"] == pytest.approx(2.5, abs=3 * found["error"] + 0.05)
+    assert found["error"] < 0.2
+    assert found["fit_ps"] == [1.0, 4.0]
+    assert found["finite_size_correction"] == pytest.approx(0.59, abs=0.03)
+    result = scripts.structure(numbers, positions, boxes, scripts.bonds_of(frames[0]))
+    result |= {"diffusion": found, "model": "walk", "target_temperature_K": 300.0, "time_ps": 80.0}
+    experiment = np.ones((100, 7)) * np.linspace(0, 8, 100)[:, None]
+    paths = scripts.report.figures({"walk": result}, result, experiment, tmp_path)
+    assert [path.name for path in paths] == ["rdf.png", "diffusion.png"]
+    assert all(path.stat().st_size > 10_000 for path in paths)
+
+
 def test_data_must_be_there(scripts, model, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(tmp_path))
     outcome = CliRunner().invoke(scripts.app, [str(model)])
