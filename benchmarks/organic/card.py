@@ -42,13 +42,15 @@ def _teacher(values: dict[str, Any]) -> str:
 
     head = ["kind", "frames", "energy MAE, meV/atom", "RMSE", "force MAE, meV/Å", "RMSE"]
     rows = [row("**all**", values)]
+    if "held_out" in values:
+        rows.append(row("**held out by scaffold**", values["held_out"]))
     rows += [row(name, errors) for name, errors in sorted(values["by_kind"].items())]
     elements = [
         [name, errors["mae_meV_per_A"], errors["rmse_meV_per_A"]]
         for name, errors in values["forces_by_element"].items()
     ]
     return (
-        "Against ANI-2x, molecules held out by scaffold:\n\n"
+        "Against ANI-2x, on the test set:\n\n"
         f"{table(head, rows)}\n\n{table(['forces on', 'MAE, meV/Å', 'RMSE'], elements)}"
     )
 

@@ -43,6 +43,10 @@ DRUG_LIKE = {
     "zonisamide": "NS(=O)(=O)Cc1noc2ccccc12",
 }
 
+#: Kinds of test frames whose molecules are held out by scaffold. Of the others only the frames are:
+#: the molecules of a cluster, or those of SPICE, may be in training by themselves.
+HELD_OUT = ("small", "substituted", "recombined", "drugs", "peptides")
+
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 
 
@@ -263,7 +267,7 @@ class Watch:
     Notes
     -----
     A bond is broken when it is longer than 1.6 times the sum of the covalent radii; two other
-    atoms are bonded when they are nearer than 1.2 times that.
+    atoms are bonded when they are nearer than 1.15 times that.
     """
 
     def __init__(self, numbers: np.ndarray, bonds: np.ndarray):
@@ -278,7 +282,7 @@ class Watch:
         """Say which bonds are broken or new, for positions in Å, ``[N, 3]``."""
         distances = np.linalg.norm(positions[:, None] - positions, axis=2)
         broken = self.bonded & ~(distances <= 1.6 * self.sums)  # NaN is broken
-        new = ~self.bonded & (distances < 1.2 * self.sums)
+        new = ~self.bonded & (distances < 1.15 * self.sums)
         return [
             f"{self.symbols[i]}{i}-{self.symbols[j]}{j} {what} ({distances[i, j]:.2f} Å)"
             for what, which in (("broken", broken), ("new", new))
