@@ -142,7 +142,12 @@ class Preparation:
             potential.config = potential.config.model_copy(
                 update={"per_type_energy_shifts": shifts}
             )
-            references = statistics.reference_energies
+            if statistics.reference_source == "least squares" and references:
+                # One composition leaves a fit open; what was known of the atoms fills it in.
+                by_element = dict(zip(potential.elements, change.values(), strict=True))
+                references = {e: value + by_element[e] for e, value in references.items()}
+            else:
+                references = statistics.reference_energies
         known = read_domain(potential.elements, potential.metadata)
         domain = known.extended(self._domain(statistics))
         potential.metadata = {

@@ -162,6 +162,9 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
         [{"Cu": 3.0, "Au": 1.0}[symbol] for symbol in moved.elements], dtype=torch.float64
     )
     assert float(composition @ change) == pytest.approx(7.0, abs=0.1)
+    for element, moved_by in zip(moved.elements, change.tolist(), strict=True):
+        old, new = (p.metadata["reference_energies"][element] for p in (before, moved))
+        assert new - old == pytest.approx(moved_by, abs=1e-6)
 
 
 def test_the_domain_is_recorded(tmp_path, cluster_file):
