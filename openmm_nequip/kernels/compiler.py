@@ -15,11 +15,12 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from threading import Lock, Timer
 from typing import Any
 
-from numba import njit
+from numba import get_num_threads, njit
 from numba.core.event import Event, Listener, register
 
 from . import generated
@@ -46,6 +47,7 @@ class Kernel:
 
     def __call__(self, *args: Any) -> Any:
         """Call the compiled function."""
+        _start_threads()
         try:
             return self.dispatcher(*args)
         except _NotOnDisk as missing:
@@ -60,6 +62,19 @@ class Kernel:
             return self.dispatcher(*args)
         finally:
             _may_compile.discard(self)
+
+
+@cache
+def _start_threads() -> None:
+    """Start Numba's threads without a change to PyTorch's.
+
+    Where both use the same OpenMP library, Numba sets the number of threads of both as it starts.
+    """
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    get_num_threads()
+    if torch:
+        torch.set_num_threads(before)
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:

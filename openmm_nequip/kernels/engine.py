@@ -73,8 +73,8 @@ def describe_engine(device: str | torch.device | None = None) -> str:
 
 def set_num_threads(count: int) -> None:
     """Set the number of CPU threads of PyTorch and, as far as it has them, of Numba."""
-    torch.set_num_threads(count)
     if not why_not_fused("cpu"):
         import numba
 
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)  # after Numba's threads have started, which may set it
