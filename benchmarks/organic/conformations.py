@@ -166,7 +166,7 @@ def stretched(molecule: Molecule, k: int, count: int, rng: np.random.Generator) 
         bond = bonds[rng.integers(len(bonds))]
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         side = _side(molecule.molecule, i, j)
-        x[side] += (x[j] - x[i]) * rng.uniform(-0.25, 0.5)
+        x[side] += (x[j] - x[i]) * rng.uniform(-0.18, 0.4)
         frames.append(x)
     return frames
 
