@@ -35,4 +35,5 @@ def test_examples_are_valid(page):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_recipes_are_valid(recipe, monkeypatch):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", "data")
+    monkeypatch.setenv("ORGANIC", "data")
     valid(yaml.safe_load(recipe.read_text()))

@@ -43,8 +43,8 @@ DRUG_LIKE = {
     "zonisamide": "NS(=O)(=O)Cc1noc2ccccc12",
 }
 
-#: Kinds of test frames whose molecules are held out by scaffold. Of the others only the frames are:
-#: the molecules of a cluster, or those of SPICE, may be in training by themselves.
+#: Kinds of test frames of single molecules, held out by scaffold. Dimers and clusters may have one
+#: partner that is in training.
 HELD_OUT = ("small", "substituted", "recombined", "drugs", "peptides")
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
