@@ -23,8 +23,8 @@ from rich.progress import track
 
 from openmm_nequip.config import parse_config
 from openmm_nequip.data.dataset import collate_batch
+from openmm_nequip.kernels.engine import choose_engine, set_num_threads
 from openmm_nequip.training.config import TrainConfig
-from openmm_nequip.training.engine import set_num_threads, with_engine
 from openmm_nequip.training.loss import Loss
 from openmm_nequip.training.preparation import Preparation
 from openmm_nequip.training.run import train
@@ -117,7 +117,7 @@ def training_steps(molecule: str, kind: str) -> Any:
     preparation = Preparation(config)
     reader = Reader(config.data, preparation.elements, preparation.r_max, Path(), lambda text: None)
     sets = load_sets(reader, config.seed)
-    potential = with_engine(preparation.build(sets)[0], "auto", "cpu").train()
+    potential = preparation.build(sets)[0].with_engine(choose_engine("auto", "cpu")).train()
     dataset = make_dataset(sets.train, potential.elements, potential.r_max)
     batches = [collate_batch([dataset[k] for k in range(n, n + 5)]) for n in range(0, 50, 5)]
     loss = Loss(config.training)
