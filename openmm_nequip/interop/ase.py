@@ -105,12 +105,13 @@ class NequIPCalculator(Calculator):
             stress = output.stress[0] if has_stress else None
         else:
             device = self.potential.device
-            energies, forces, virial = self._fused(
+            found = self._fused(
                 torch.tensor(frame.positions, dtype=torch.float64, device=device),
                 torch.tensor(self.potential.type_indices(frame.numbers), device=device),
                 frame.cell,
                 frame.pbc,
             )
+            energies, forces, virial = found.energies, found.forces, found.virial
             energy = energies.sum()
             stress = (virial + virial.T) / (2 * self.atoms.get_volume()) if has_stress else None
         self.results = {

@@ -20,7 +20,7 @@ _SPARE = 1.15  # times the edges that were found
 
 
 class ReplayedStep:
-    """Energies, forces and virial of one system, on CUDA by replaying a graph.
+    """Energies and forces of one system, on CUDA by replaying a graph.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class ReplayedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._results: tuple[Tensor, ...] = ()
 
-    def __call__(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, ...]:
         """Evaluate.
 
         Parameters
@@ -56,9 +56,11 @@ class ReplayedStep:
 
         Returns
         -------
-        energies, forces, virial
-            eV, ``[N]``; eV/Å, ``[N, 3]``; eV, ``[3, 3]``: the sum over edges of vector times
-            gradient of the energy by it.
+        energies, forces
+            eV, ``[N]``; eV/Å, ``[N, 3]``.
+        vectors, gradient
+            The edges, Å, and the gradient of the energy by them, eV/Å, ``[E, 3]``; it is zero
+            for those that only fill the list.
 
         Raises
         ------
@@ -85,8 +87,7 @@ class ReplayedStep:
                 raise ValueError(
                     "the box is narrower than twice the cutoff of the potential, or not reduced"
                 )
-        energies, forces, virial, _ = self._results
-        return energies.clone(), forces.clone(), virial.clone()
+        return tuple(result.clone() for result in self._results[:-1])
 
     def _make_room(self) -> None:
         if not bool(self._positions.isfinite().all()):
@@ -119,12 +120,12 @@ class ReplayedStep:
         else:
             self._graph.replay()
 
-    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _evaluate(self) -> tuple[Tensor, ...]:
         """Evaluate for what is in the buffers; nothing here waits for the GPU."""
         edges, vectors, overflow = padded_edges(
             self._positions, self._box, self.potential.r_max, self.capacity
         )
         energies, gradient = self.potential.differentiate_sorted(vectors, self.types, edges)
         assert gradient is not None
-        virial = vectors.detach().T @ gradient
-        return energies.detach(), sum_onto_atoms(gradient, edges), virial, overflow
+        forces = sum_onto_atoms(gradient, edges)
+        return energies.detach(), forces, vectors.detach(), gradient, overflow

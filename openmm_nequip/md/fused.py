@@ -24,13 +24,19 @@ class Evaluation(NamedTuple):
         Of the atoms, eV, shape ``[N]``.
     forces
         eV/Å, shape ``[N, 3]``.
-    virial
-        eV, shape ``[3, 3]``: the sum over edges of vector times gradient of the energy by it.
+    vectors, gradient
+        The edges, Å, and the gradient of the energy by them, eV/Å, shape ``[E, 3]``.
     """
 
     energies: Tensor
     forces: Tensor
-    virial: Tensor
+    vectors: Tensor
+    gradient: Tensor
+
+    @property
+    def virial(self) -> Tensor:
+        """The sum over edges of vector times gradient, eV, shape ``[3, 3]``."""
+        return self.vectors.T @ self.gradient
 
 
 class FusedEngine:
@@ -78,7 +84,7 @@ class FusedEngine:
             )
         assert gradient is not None
         forces = self.neighbors.forces(gradient, found.edges)
-        return Evaluation(energies.detach(), forces, found.vectors.detach().T @ gradient)
+        return Evaluation(energies.detach(), forces, found.vectors.detach(), gradient)
 
     def _is_replayed(
         self, num_atoms: int, box: np.ndarray | None, periodic: tuple[bool, bool, bool]
@@ -142,8 +148,8 @@ class FusedModule(OpenMMModule):
                     raise RuntimeError(self.too_narrow)
                 self._checked = lattice
         try:
-            energies, forces, _ = self.engine(points, self.types, lattice)
+            found = self.engine(points, self.types, lattice)
         except InputError:
             raise RuntimeError(self.blown_up) from None
-        energy = (energies.sum() - self.energy_offset) * self.kj_per_mol
-        return energy, (forces * self.kj_per_mol_nm).to(positions.device, positions.dtype)
+        energy = (found.energies.sum() - self.energy_offset) * self.kj_per_mol
+        return energy, (found.forces * self.kj_per_mol_nm).to(positions.device, positions.dtype)
