@@ -24,16 +24,17 @@ import numpy as np
 import typer
 from ase import Atoms
 from ase.data import atomic_numbers
-from ase.neighborlist import build_neighbor_list, natural_cutoffs
 from dask.distributed import Client, LocalCluster, as_completed
 from rdkit import Chem
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from teacher import ELEMENTS, Teacher
 
 from openmm_nequip.data.readers import read_frames
+from openmm_nequip.md.structure import bonded_pairs
 
 SEED = 2026
 #: Frames are left out where the members disagree by more (eV, over the root of the number of atoms)
@@ -153,9 +154,10 @@ def _spice(file: str) -> dict[str, list[c.Structure]]:
 
 def _molecules_of(structure: c.Structure) -> list[np.ndarray]:
     """Return the atoms of each molecule: those connected by bonds."""
-    atoms = Atoms(*structure)
-    bonds = build_neighbor_list(atoms, natural_cutoffs(atoms), self_interaction=False)
-    count, label = connected_components(bonds.get_connectivity_matrix(), directed=False)
+    size = len(structure.numbers)
+    first, second = bonded_pairs(Atoms(*structure)).T
+    bonds = coo_array((np.ones(len(first)), (first, second)), shape=(size, size))
+    count, label = connected_components(bonds, directed=False)
     return [np.flatnonzero(label == k) for k in range(count)]
 
 
