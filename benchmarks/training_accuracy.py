@@ -16,16 +16,19 @@ import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
-import ase
 import ase.io
 import numpy as np
 import typer
 import yaml
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from openmm_nequip.benchmarking.budget import Budget
 from openmm_nequip.benchmarking.models import SHAPES
-from openmm_nequip.benchmarking.training import BATCH, nequip_config, run_program
+from openmm_nequip.benchmarking.training import (
+    BATCH,
+    labelled_atoms,
+    nequip_config,
+    run_program,
+)
 from openmm_nequip.config import parse_config
 from openmm_nequip.data.readers import read_frames
 from openmm_nequip.training.config import TrainConfig
@@ -69,11 +72,7 @@ def _frames(folder: Path) -> tuple[dict[str, Path], float, float]:
     for name, chosen in (
         ("train", frames[:TRAINING]), ("held-out", frames[TRAINING : TRAINING + HELD_OUT]),
     ):  # fmt: skip
-        images = []
-        for frame in chosen:
-            atoms = ase.Atoms(frame.numbers, frame.positions)
-            atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
-            images.append(atoms)
+        images = [labelled_atoms(f.numbers, f.positions, f.energy, f.forces) for f in chosen]
         files[name] = folder.resolve() / f"{name}.xyz"
         ase.io.write(files[name], images, format="extxyz")
     forces = np.concatenate([frame.forces for frame in frames[:TRAINING]])

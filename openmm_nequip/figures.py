@@ -1,4 +1,10 @@
-"""How all figures look."""
+"""How all figures look, and how they are written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Settings of matplotlib.
 STYLE: dict[str, float | bool] = {
@@ -10,3 +16,10 @@ STYLE: dict[str, float | bool] = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Replace a picture at once, so that a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.tmp.png")
+    figure.savefig(temporary)
+    temporary.replace(path)

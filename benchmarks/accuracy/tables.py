@@ -22,7 +22,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from openmm_nequip.errors import InputError
-from openmm_nequip.figures import STYLE
+from openmm_nequip.figures import STYLE, save
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, FINE_TUNING = DOCS / "accuracy.md", "fine-tuning.md"
@@ -313,7 +313,7 @@ def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
             axis.set_title(molecule)
             axis.legend(fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        save(figure, path)
     return True
 
 

@@ -69,6 +69,22 @@ class Molecule:
         self.fields[k].CalcEnergy(flat)  # or the gradient is that of the distances before
         return _EV * np.array(self.fields[k].CalcGrad(flat)).reshape(-1, 3)
 
+    def turned(
+        self, k: int, atoms: tuple[int, int, int, int], angle: float, iterations: int
+    ) -> np.ndarray:
+        """Turn a dihedral angle of a minimum to `angle` (degrees) and relax the rest, Å."""
+        copy = Chem.Mol(self.molecule)
+        shape = copy.GetConformer(k)
+        for atom, position in enumerate(self.minima[k]):
+            shape.SetAtomPosition(atom, Point3D(*map(float, position)))
+        rdMolTransforms.SetDihedralDeg(shape, *atoms, angle)
+        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(copy)
+        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(copy, properties, confId=k)
+        field.Initialize()
+        field.MMFFAddTorsionConstraint(*atoms, False, angle, angle, 100.0)
+        field.Minimize(maxIts=iterations)
+        return np.array(field.Positions()).reshape(-1, 3)
+
 
 def bend_and_stretch(
     molecule: Molecule, k: int, temperature: float, count: int, rng: np.random.Generator
@@ -129,18 +145,7 @@ def torsions(molecule: Molecule, k: int, count: int, rng: np.random.Generator) -
     for _ in range(count if rotatable else 0):
         b, c = rotatable[rng.integers(len(rotatable))]
         a, d = (_neighbour(molecule.molecule, end, other) for end, other in ((b, c), (c, b)))
-        copy = Chem.Mol(molecule.molecule)
-        shape = copy.GetConformer(k)
-        for atom, position in enumerate(molecule.minima[k]):
-            shape.SetAtomPosition(atom, Point3D(*map(float, position)))
-        angle = float(rng.uniform(-180, 180))
-        rdMolTransforms.SetDihedralDeg(shape, a, b, c, d, angle)
-        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(copy)
-        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(copy, properties, confId=k)
-        field.Initialize()
-        field.MMFFAddTorsionConstraint(a, b, c, d, False, angle, angle, 100.0)
-        field.Minimize(maxIts=60)
-        x = np.array(field.Positions()).reshape(-1, 3)
+        x = molecule.turned(k, (a, b, c, d), float(rng.uniform(-180, 180)), iterations=60)
         frames.append(x + rng.normal(scale=0.03, size=x.shape))
     return frames
 

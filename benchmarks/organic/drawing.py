@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from openmm_nequip.figures import STYLE
+from openmm_nequip.figures import STYLE, save
 
 #: Methods in the order in which they are drawn.
 LINES = {
@@ -62,7 +62,7 @@ def panels(
             ax.set_axis_off()
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
-        write(figure, path)
+        save(figure, path)
 
 
 def scatter(reference: np.ndarray, found: np.ndarray, path: Path, label: str) -> None:
@@ -77,11 +77,4 @@ def scatter(reference: np.ndarray, found: np.ndarray, path: Path, label: str) ->
         ax.scatter(reference, found, s=16, alpha=0.7, lw=0, color=LINES["potential"]["color"])
         ax.set(xlim=limits, ylim=limits, aspect="equal")
         ax.set(xlabel=f"ANI-2x, {label}", ylabel=f"potential, {label}")
-        write(figure, path)
-
-
-def write(figure: Figure, path: Path) -> None:
-    """Replace a picture at once."""
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
+        save(figure, path)

@@ -10,9 +10,6 @@ from ase.build import molecule as small_molecule
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.units import Hartree
 from conformations import Molecule, Structure
-from rdkit import Chem
-from rdkit.Chem import rdForceFieldHelpers, rdMolTransforms
-from rdkit.Geometry import Point3D
 
 from openmm_nequip.data.frame import Frame
 from openmm_nequip.errors import InputError
@@ -121,20 +118,10 @@ def different_minima(molecule: Molecule) -> list[Structure]:
 def scan(torsion: Torsion, angles: np.ndarray) -> list[Structure]:
     """Turn a dihedral angle to each of the angles (degrees); MMFF94 relaxes the rest."""
     molecule = Molecule(torsion.smiles, np.random.default_rng(SEED), conformers=1)
-    structures = []
-    for angle in angles.tolist():
-        copy = Chem.Mol(molecule.molecule)
-        shape = copy.GetConformer()
-        for atom, position in enumerate(molecule.minima[0]):
-            shape.SetAtomPosition(atom, Point3D(*map(float, position)))
-        rdMolTransforms.SetDihedralDeg(shape, *torsion.atoms, angle)
-        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(copy)
-        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(copy, properties)
-        field.Initialize()
-        field.MMFFAddTorsionConstraint(*torsion.atoms, False, angle, angle, 100.0)
-        field.Minimize(maxIts=1000)
-        structures.append(Structure(molecule.numbers, np.array(field.Positions()).reshape(-1, 3)))
-    return structures
+    return [
+        Structure(molecule.numbers, molecule.turned(0, torsion.atoms, angle, iterations=1000))
+        for angle in angles.tolist()
+    ]
 
 
 def stretches(spacing: float = 0.01) -> dict[str, Stretch]:

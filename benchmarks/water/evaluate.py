@@ -24,6 +24,7 @@ import numpy as np
 import report
 import torch
 import typer
+from rich.console import Console
 from rich.progress import track
 
 from openmm_nequip.analysis.observables import (
@@ -36,11 +37,12 @@ from openmm_nequip.analysis.observables import (
 from openmm_nequip.analysis.summary import load_trajectory, read_log
 from openmm_nequip.analysis.transport import diffusion_coefficient, finite_size_correction
 from openmm_nequip.benchmarking.machine import describe
+from openmm_nequip.cli.simulate import Lines
 from openmm_nequip.errors import InputError
 from openmm_nequip.interop.ase import NequIPCalculator
 from openmm_nequip.md.checkpoint import Checkpoint
 from openmm_nequip.md.config import SimulationConfig
-from openmm_nequip.md.protocol import Progress, run
+from openmm_nequip.md.protocol import run
 from openmm_nequip.md.reporters import read_warnings
 from openmm_nequip.md.structure import load_structure
 from openmm_nequip.modelfile import find_model, read_header, write_atomically
@@ -162,31 +164,9 @@ def simulate(config: SimulationConfig, folder: Path) -> None:
     if checkpoint is not None and checkpoint.finished:
         return
     print(f"{folder.name}: {config.total_steps:,} steps", flush=True)
-    result = run(config, folder, load_structure(config.structure), Lines())
+    result = run(config, folder, load_structure(config.structure), Lines(Console()))
     if not result.finished:
         raise KeyboardInterrupt
-
-
-class Lines:
-    """Says every few seconds where a run is."""
-
-    def __init__(self) -> None:
-        self.last = -np.inf
-
-    def message(self, text: str) -> None:
-        """Print a line."""
-        print(text, flush=True)
-
-    def progress(self, status: Progress) -> None:
-        """Print where the run is, now and then."""
-        if clock.monotonic() - self.last < 20 and status.step < status.total:
-            return
-        self.last = clock.monotonic()
-        print(
-            f"{status.time:8.2f} ps, {100 * status.step / status.total:3.0f}%  "
-            f"T {status.reading.temperature:5.1f} K  {status.speed:.3g} ns/day",
-            flush=True,
-        )
 
 
 def measure(

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from openmm_nequip.figures import STYLE
+from openmm_nequip.figures import STYLE, save
 
 _COLUMN = {"O-O": 1, "O-H": 3, "H-H": 5}  # of the experiment's table; the error is in the next one
 _COLOURS = ("#d1495b", "#2c6fbb", "#e8a33d", "#7b5ea7")
@@ -115,13 +115,13 @@ def figures(
         for axis, pair in zip(axes, _COLUMN, strict=True):
             _draw_rdf(axis, pair, list(runs.values()), dft, experiment)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-        figure.savefig(paths[0])
+        save(figure, paths[0])
         diffusing = [run for run in runs.values() if run["diffusion"]]
         if not diffusing:
             return paths[:1]
         figure = Figure(figsize=(5.4, 3.8), layout="constrained")
         _draw_diffusion(figure.subplots(), diffusing)
-        figure.savefig(paths[1])
+        save(figure, paths[1])
     return paths
 
 

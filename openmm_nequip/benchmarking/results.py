@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..figures import STYLE
+from ..figures import STYLE, save
 from ..modelfile import write_atomically
 from .timing import quartiles
 
@@ -293,7 +293,7 @@ def plot(document: dict[str, Any], path: Path) -> bool:
                     axis.set_title(f"size {model}" if len(model) == 1 else model)
                 else:
                     axis.set_axis_off()
-        figure.savefig(path)
+        save(figure, path)
     return True
 
 

@@ -299,7 +299,7 @@ def _synthetic() -> list[ase.Atoms]:
         np.add.at(forces, i, pull)
         np.add.at(forces, j, -pull)
         energy = _SPRING * float(np.square(stretch).sum())
-        frames.append(_atoms(sample.frame.numbers, positions, energy, forces))
+        frames.append(labelled_atoms(sample.frame.numbers, positions, energy, forces))
     return frames
 
 
@@ -308,7 +308,9 @@ def _frames(path: Path) -> list[ase.Atoms]:
 
     needed = BATCH * _STEPS + 1
     frames = [
-        _atoms(frame.numbers, frame.positions, frame.energy, frame.forces, frame.cell, frame.pbc)
+        labelled_atoms(
+            frame.numbers, frame.positions, frame.energy, frame.forces, frame.cell, frame.pbc
+        )
         for frame in itertools.islice(iter_frames(path), needed)
     ]
     if len(frames) < needed:
@@ -316,9 +318,10 @@ def _frames(path: Path) -> list[ase.Atoms]:
     return frames
 
 
-def _atoms(
+def labelled_atoms(
     numbers: Any, positions: Any, energy: Any, forces: Any, cell: Any = None, pbc: Any = False
 ) -> ase.Atoms:
+    """Return ASE's atoms with energy, eV, and forces, eV/Å."""
     atoms = ase.Atoms(numbers, positions, cell=cell, pbc=pbc)
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
     return atoms

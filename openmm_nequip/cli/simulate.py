@@ -68,7 +68,7 @@ def simulate(
         f"{choose_engine(settings.engine, settings.device)} engine, "
         f"run folder [bold]{escape(str(folder))}[/]"
     )
-    observer = _Display(console) if console.is_terminal else _Lines(console)
+    observer = _Display(console) if console.is_terminal else Lines(console)
     try:
         with observer:
             result = run(settings, folder, structure, observer)
@@ -87,13 +87,13 @@ def simulate(
         console.print(f"finished, not analysed: {error}", markup=False)
 
 
-class _Lines:
+class Lines:
     """Plain lines, one every few seconds."""
 
     def __init__(self, console: Console):
         self._console, self._last = console, 0.0
 
-    def __enter__(self) -> "_Lines":
+    def __enter__(self) -> "Lines":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ..data.neighbors import neighbor_list
 from ..errors import InputError
 from ..kernels.edges import Edges, sum_onto_atoms
 
@@ -116,12 +116,12 @@ class VerletList(ABC):
         self._carry(stretch)
 
     def _free_pairs(self, positions: Tensor) -> np.ndarray:
-        """Return candidates that see no images; a tree minds no empty space, as cells do."""
+        """Return candidates that see no images."""
         if self._bounded:
-            tree = cKDTree(positions.cpu().numpy())
-            pairs = tree.query_pairs(self.r_max + SKIN, output_type="ndarray")
-        else:
-            pairs = np.stack(np.triu_indices(len(positions), 1), axis=1)
+            none = (False, False, False)
+            edges, _ = neighbor_list(positions.cpu().numpy(), None, none, self.r_max + SKIN)
+            return np.ascontiguousarray(edges.T)
+        pairs = np.stack(np.triu_indices(len(positions), 1), axis=1)
         return np.concatenate([pairs, pairs[:, ::-1]])
 
     @abstractmethod

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from ..figures import STYLE
+from ..figures import STYLE, save
 from .evaluation import Predictions
 
 _TRAINING, _VALIDATION = "#7f9bb3", "#d1495b"
@@ -55,7 +55,7 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
             axis.legend()
         axes[-1].plot(epochs, [row["learning_rate"] for row in history], color="#444444", lw=1.6)
         axes[-1].set(ylabel="learning rate", xlabel="epoch", yscale="log")
-        _write(figure, path)
+        save(figure, path)
 
 
 def parity(predictions: Predictions, elements: Sequence[str], path: Path, title: str = "") -> None:
@@ -103,7 +103,7 @@ def parity(predictions: Predictions, elements: Sequence[str], path: Path, title:
         for axis, panel in zip(axes, panels, strict=False):
             _parity_panel(axis, *panel)
         figure.suptitle(f"{title.capitalize()}: {len(targets.energy)} frames", fontsize=11)
-        _write(figure, path)
+        save(figure, path)
 
 
 def _parity_panel(
@@ -148,10 +148,3 @@ def _parity_panel(
         xlabel=f"reference {name} / {unit}",
         ylabel=f"predicted {name} / {unit}",
     )
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """Replace a picture at once, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
