@@ -10,6 +10,7 @@ import ase
 import mdtraj
 import numpy as np
 from ase.units import bar, kB
+from scipy.signal import correlate
 
 from ..md.structure import bonded_pairs
 
@@ -48,6 +49,35 @@ def block_error(values: np.ndarray) -> float:
         best = np.fmax(best, blocks.std(ddof=1) / np.sqrt(len(blocks)))
         blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
     return float(best)
+
+
+def statistical_inefficiency(values: np.ndarray) -> float:
+    """Samples of a time series that are worth one independent one (Chodera et al., 2007).
+
+    1 plus twice the integral of the normalised autocorrelation, up to where that first vanishes;
+    the number of independent samples is T over it.
+
+    Parameters
+    ----------
+    values
+        Shape ``[T]``.
+
+    Returns
+    -------
+    float
+        At least 1; NaN for a constant series and for fewer than 3 samples.
+    """
+    count = len(values)
+    deviation = np.asarray(values, dtype=float) - np.mean(values)
+    variance = deviation @ deviation / max(count, 1)
+    if count < 3 or variance <= 1e-20 * np.mean(np.square(values, dtype=float)):
+        return float("nan")
+    lags = np.arange(1, count)
+    products = correlate(deviation, deviation, method="fft")[count:]
+    correlation = products / (count - lags) / variance
+    below = np.flatnonzero(correlation <= 0)
+    end = below[0] if len(below) else count - 1
+    return float(max(1.0, 1 + 2 * ((1 - lags / count) * correlation)[:end].sum()))
 
 
 def energy_drift(time: np.ndarray, energy: np.ndarray, num_atoms: int) -> Drift:
@@ -114,7 +144,7 @@ def distances(
     ndarray
         Å, shape ``[F, P]``.
     """
-    trajectory = _trajectory(positions, box)
+    trajectory = as_trajectory(positions, box)
     return mdtraj.compute_distances(trajectory, pairs, periodic=box is not None) * 10.0
 
 
@@ -170,7 +200,7 @@ def radial_distribution(
         1 for an ideal gas, shape ``[R]``.
     """
     r_max = r_max or 0.5 * box_widths(box).min()
-    trajectory = _trajectory(positions, box)
+    trajectory = as_trajectory(positions, box)
     r, g = mdtraj.compute_rdf(
         trajectory, pairs, r_range=(0.0, r_max / 10), bin_width=bin_width / 10
     )
@@ -209,8 +239,28 @@ def box_widths(box: np.ndarray) -> np.ndarray:
     return volume[..., None] / np.linalg.norm(normals, axis=-1)
 
 
-def _trajectory(positions: np.ndarray, box: np.ndarray | None) -> mdtraj.Trajectory:
-    trajectory = mdtraj.Trajectory(positions / 10.0, topology=None)
+def as_trajectory(
+    positions: np.ndarray, box: np.ndarray | None = None, numbers: np.ndarray | None = None
+) -> mdtraj.Trajectory:
+    """Turn arrays into what mdtraj's functions take.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    box
+        Box vectors, Å, shape ``[F, 3, 3]``.
+    numbers
+        Atomic numbers, shape ``[N]``, where elements matter.
+    """
+    topology = None
+    if numbers is not None:
+        topology = mdtraj.Topology()
+        residue = topology.add_residue("MOL", topology.add_chain())
+        for number in numbers:
+            element = mdtraj.element.Element.getByAtomicNumber(int(number))
+            topology.add_atom(element.symbol, element, residue)
+    trajectory = mdtraj.Trajectory(positions / 10.0, topology)
     if box is not None:
         trajectory.unitcell_vectors = box / 10.0
     return trajectory

@@ -34,6 +34,29 @@ class Diffusion(NamedTuple):
     fit_to: float
 
 
+def unwrap(positions: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Undo jumps by box vectors: between two frames each atom takes the shortest way.
+
+    The sum of the displacements stays right where a barostat changes the box (von Bülow et al.,
+    2020). Nothing may move by half a box between two frames.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    box
+        Box vectors, Å, shape ``[F, 3, 3]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[F, N, 3]``; the first frame is as it was.
+    """
+    steps = np.diff(positions, axis=0)
+    steps -= np.round(steps @ np.linalg.inv(box[1:])) @ box[1:]
+    return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, axis=0)])
+
+
 def mean_square_displacement(positions: np.ndarray) -> np.ndarray:
     """Mean square displacement by lag, averaged over atoms and all starting frames.
 

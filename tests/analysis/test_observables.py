@@ -5,6 +5,7 @@ import ase.build
 import mdtraj
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
 from openmm_nequip.analysis.observables import (
@@ -16,6 +17,7 @@ from openmm_nequip.analysis.observables import (
     pressure,
     radial_distribution,
     rmsd,
+    statistical_inefficiency,
 )
 
 TRICLINIC = np.array([[9.0, 0, 0], [2.5, 8.0, 0], [-3.0, 1.5, 10.0]])
@@ -58,15 +60,18 @@ def test_drift_of_a_line_is_exact():
     assert drift.fluctuation < 1e-9
 
 
+def remembering(memory: float, count: int) -> np.ndarray:
+    """Gaussian samples of variance 1 whose correlation falls as ``memory ** lag``."""
+    rng = np.random.default_rng(3)
+    kicks = rng.normal(size=count) * np.sqrt(1 - memory**2)
+    kicks[0] /= np.sqrt(1 - memory**2)
+    return lfilter([1.0], [1.0, -memory], kicks)
+
+
 @pytest.mark.parametrize("memory", [0.0, 0.9, 0.98])
 def test_block_error_of_correlated_samples(memory):
-    rng = np.random.default_rng(3)
     count = 2**16
-    values = np.empty(count)
-    values[0] = rng.normal()
-    kicks = rng.normal(size=count) * np.sqrt(1 - memory**2)
-    for k in range(1, count):
-        values[k] = memory * values[k - 1] + kicks[k]
+    values = remembering(memory, count)
     exact = np.sqrt((1 + memory) / (1 - memory) / count)
     # The largest of several noisy estimates: a little high, never far too low.
     assert 0.9 * exact < block_error(values) < 1.9 * exact
@@ -74,6 +79,29 @@ def test_block_error_of_correlated_samples(memory):
 
 def test_block_error_of_too_few_samples_is_unknown():
     assert np.isnan(block_error(np.arange(7.0)))
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
+def test_inefficiency_of_correlated_samples(memory):
+    found = statistical_inefficiency(remembering(memory, 2**20))
+    assert found == pytest.approx((1 + memory) / (1 - memory), rel=0.02)
+
+
+def test_inefficiency_is_the_sum_of_its_definition():
+    values = np.array([1.0, 2, 4, 3, 1, -2, -4, -3, 0, 1])
+    x = values - values.mean()
+    expected, count = 1.0, len(x)
+    for lag in range(1, count):
+        correlation = (x[lag:] @ x[:-lag]) / (count - lag) / x.var()
+        if correlation <= 0:
+            break
+        expected += 2 * (1 - lag / count) * correlation
+    assert statistical_inefficiency(values) == pytest.approx(expected, rel=1e-9)
+
+
+def test_inefficiency_of_a_constant_is_unknown():
+    assert np.isnan(statistical_inefficiency(np.full(100, -1e6)))
+    assert np.isnan(statistical_inefficiency(np.array([1.0, 2.0])))
 
 
 def test_distances_take_the_minimum_image():

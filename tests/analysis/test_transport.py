@@ -7,6 +7,7 @@ from openmm_nequip.analysis.transport import (
     diffusion_coefficient,
     finite_size_correction,
     mean_square_displacement,
+    unwrap,
 )
 
 
@@ -61,3 +62,19 @@ def test_finite_size_correction_of_water():
     expected = 2.837297 * 1.380649e-23 * 298 / (6 * np.pi * 0.89e-3 * 1.244e-9) * 1e9
     assert finite_size_correction(298, 12.44, 0.89) * 10 == pytest.approx(expected, rel=1e-6)
     assert expected == pytest.approx(0.56, abs=0.01)  # 10⁻⁹ m²/s
+
+
+def test_unwrapping_undoes_the_wrapping():
+    cell = np.array([[9.0, 0, 0], [2.5, 8.0, 0], [-3.0, 1.5, 10.0]])
+    positions = walk(300, 7, 0.4)
+    wrapped = ((positions @ np.linalg.inv(cell)) % 1.0) @ cell
+    found = unwrap(wrapped, np.array([cell] * 300))
+    np.testing.assert_allclose(found - found[0], positions - positions[0], atol=1e-9)
+
+
+def test_a_changing_box_does_not_move_an_atom_far_away():
+    # An atom rests in a corner of a box that breathes; its image 50 boxes away would jump.
+    sizes = 20 + 0.1 * np.sin(np.arange(100))
+    box = sizes[:, None, None] * np.eye(3)
+    found = unwrap(np.full((100, 1, 3), 0.1) + 50 * box[0, 0, 0], box)
+    np.testing.assert_allclose(found, found[:1].repeat(100, axis=0), atol=1e-9)

@@ -1,0 +1,245 @@
+"""Shapes of a molecule along a trajectory: plain functions of arrays.
+
+Lengths are in Å, angles in degrees. F is the number of frames, N of atoms, T of torsions.
+"""
+
+from collections.abc import Iterator
+
+import mdtraj
+import networkx
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from .observables import as_trajectory
+
+
+def superpose(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Shift and rotate each frame onto a reference.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    reference
+        Å, shape ``[N, 3]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[F, N, 3]``.
+    """
+    moved = as_trajectory(positions)
+    return moved.superpose(as_trajectory(reference[None])).xyz.astype(float) * 10.0
+
+
+def rmsf(positions: np.ndarray) -> np.ndarray:
+    """Root mean square fluctuation of each atom around its mean position.
+
+    Frames are superposed on the mean structure.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[N]``.
+    """
+    mean = superpose(positions, positions[0]).mean(axis=0)
+    around = superpose(positions, mean)
+    return np.sqrt(((around - around.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+
+
+def radius_of_gyration(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Radius of gyration about the centre of mass.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``; no molecule split across the box.
+    masses
+        Any unit, shape ``[N]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[F]``.
+    """
+    # mdtraj's compute_rg weights with masses, but measures from the unweighted centre.
+    weights = (masses / masses.sum())[:, None]
+    centred = positions - (positions * weights).sum(axis=1, keepdims=True)
+    return np.sqrt((centred**2 * weights).sum(axis=(1, 2)))
+
+
+def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:
+    """Torsions that tell conformers apart: one for each bond about which a molecule can turn.
+
+    Those are the bonds outside rings whose two ends both have further neighbours. Ends that look
+    the same after a third of a turn (CH₃, NH₃, CF₃) and linear ones (C≡C, C≡N) do not count.
+
+    Parameters
+    ----------
+    numbers
+        Atomic numbers, shape ``[N]``.
+    bonds
+        Shape ``[B, 2]``.
+
+    Returns
+    -------
+    ndarray of int
+        Atoms a-b-c-d of each torsion, shape ``[T, 4]``; a and d are the heaviest neighbours.
+    """
+    graph = networkx.Graph(np.asarray(bonds).tolist())
+
+    def outer(atom: int, other: int) -> int | None:
+        rest = sorted(set(graph[atom]) - {other}, key=lambda k: (-numbers[k], k))
+        alike = len(rest) == 3 and all(
+            numbers[k] == numbers[rest[0]] and len(graph[k]) == 1 for k in rest
+        )
+        linear = len(rest) == 1 and numbers[atom] == 6
+        return None if not rest or alike or linear else rest[0]
+
+    found = []
+    for first, second in sorted(tuple(sorted(bond)) for bond in networkx.bridges(graph)):
+        before, after = outer(first, second), outer(second, first)
+        if before is not None and after is not None:
+            found.append((before, first, second, after))
+    return np.array(found, dtype=int).reshape(-1, 4)
+
+
+def torsions(positions: np.ndarray, quadruples: np.ndarray) -> np.ndarray:
+    """Torsion angles, IUPAC's sign: 180° is trans.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``; no molecule split across the box.
+    quadruples
+        Atom indices, shape ``[T, 4]``.
+
+    Returns
+    -------
+    ndarray
+        Degrees in [-180, 180], shape ``[F, T]``.
+    """
+    return np.degrees(mdtraj.compute_dihedrals(as_trajectory(positions), quadruples))
+
+
+def ramachandran(trajectory: mdtraj.Trajectory) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Backbone torsions of the residues that have both.
+
+    Parameters
+    ----------
+    trajectory
+        Of mdtraj, with a peptide in it; no molecule split across the box.
+
+    Returns
+    -------
+    phi, psi : ndarray
+        Degrees, shape ``[F, R]``.
+    residues : list of str
+        Their names, such as 'ALA2'.
+    """
+    (phi_atoms, phi), (psi_atoms, psi) = (
+        mdtraj.compute_phi(trajectory, periodic=False),
+        mdtraj.compute_psi(trajectory, periodic=False),
+    )
+    atom = trajectory.topology.atom
+    # phi is C-N-CA-C, psi N-CA-C-N: the residue is that of CA.
+    columns = {int(ca): k for k, ca in enumerate(psi_atoms[:, 1])} if len(psi_atoms) else {}
+    left = [k for k, atoms in enumerate(phi_atoms) if int(atoms[2]) in columns]
+    right = [columns[int(phi_atoms[k, 2])] for k in left]
+    names = [str(atom(int(phi_atoms[k, 2])).residue) for k in left]
+    return np.degrees(phi[:, left]), np.degrees(psi[:, right]), names
+
+
+def secondary_structure(trajectory: mdtraj.Trajectory) -> np.ndarray:
+    """Secondary structure of each residue by DSSP (Kabsch and Sander, 1983).
+
+    Parameters
+    ----------
+    trajectory
+        Of mdtraj, with a protein in it.
+
+    Returns
+    -------
+    ndarray of str
+        'H' helix, 'E' strand, 'C' neither, 'NA' no amino acid; shape ``[F, R]``.
+    """
+    return mdtraj.compute_dssp(trajectory, simplified=True)
+
+
+def rmsd_matrix(positions: np.ndarray) -> np.ndarray:
+    """RMSD of all pairs of frames after the best superposition.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+
+    Returns
+    -------
+    ndarray
+        Å, shape ``[F, F]``.
+    """
+    trajectory = as_trajectory(positions)
+    trajectory.center_coordinates()
+    rows = [mdtraj.rmsd(trajectory, trajectory, k, precentered=True) for k in range(len(positions))]
+    matrix = np.array(rows, dtype=float) * 10.0
+    np.fill_diagonal(matrix, 0.0)
+    return (matrix + matrix.T) / 2
+
+
+def torsion_matrix(angles: np.ndarray) -> np.ndarray:
+    """Largest difference of any torsion, for all pairs of frames.
+
+    Parameters
+    ----------
+    angles
+        Degrees, shape ``[F, T]``.
+
+    Returns
+    -------
+    ndarray
+        Degrees in [0, 180], shape ``[F, F]``.
+    """
+    largest = np.zeros((len(angles), len(angles)))
+    for angle in angles.T:
+        difference = angle[:, None] - angle
+        np.maximum(largest, np.abs((difference + 180) % 360 - 180), out=largest)
+    return largest
+
+
+def clusters(distances: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Group frames by average linkage.
+
+    Parameters
+    ----------
+    distances
+        Of all pairs of frames, shape ``[F, F]``.
+    cutoff
+        Clusters are joined while the mean distance between their members is smaller.
+
+    Returns
+    -------
+    labels : ndarray of int
+        Cluster of each frame, shape ``[F]``; 0 is the most populated one.
+    centres : ndarray of int
+        The frame of each cluster that is nearest to its other members.
+    """
+    if len(distances) < 2:
+        return np.zeros(len(distances), dtype=int), np.arange(len(distances))
+    tree = linkage(squareform(distances, checks=False), "average")
+    found = fcluster(tree, cutoff, "distance") - 1
+    by_population = np.argsort(-np.bincount(found), kind="stable")
+    labels = np.argsort(by_population)[found]
+    return labels, np.array(list(_centres(distances, labels)))
+
+
+def _centres(distances: np.ndarray, labels: np.ndarray) -> Iterator[int]:
+    for label in range(labels.max() + 1):
+        members = np.flatnonzero(labels == label)
+        yield int(members[distances[np.ix_(members, members)].sum(axis=1).argmin()])
