@@ -3,9 +3,11 @@
 Every program that imports openmm-ml loads this file, so nothing here may fail at import.
 """
 
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import openmm
@@ -168,18 +170,22 @@ class NequIPPotentialImpl(MLPotentialImpl):
 
         openmm-ml prepares the force field; this adds the potential. Beside the keywords of
         `addForces` there are those of openmm-ml's embedding: `mlLongRange` (default False: the
-        potential ends at its cutoff) and `linkAtomDistances`.
+        potential ends at its cutoff) and `linkAtomDistances`. The System may hold potentials for
+        other atoms already, from earlier calls. Bonds of zero strength let the region's molecules
+        still be molecules to a barostat and to whoever wraps them into the box.
 
         Raises
         ------
         InputError
-            As `addForces`.
+            As `addForces`; or an atom has a potential already.
         """
         from .md.force import add_force
+        from .md.mixed import keep_molecules, put_back, remove_constraints, take_out
         from .md.options import ForceOptions, atom_types, check_domain
 
         options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
+        system, others = take_out(system, atoms)
         force_field = _ForceFieldPart(bool(args.pop("mlLongRange", False)))
         info = (
             MLPotential._embeddingFactories[MECHANICAL]
@@ -209,6 +215,10 @@ class NequIPPotentialImpl(MLPotentialImpl):
             options,
             interpolate=interpolate,
         )
+        put_back(info["system"], others)
+        keep_molecules(info["system"], topology, atoms)
+        if _atoms_are_spent(sys._getframe(1)):
+            remove_constraints(info["system"], atoms)
         return info if returnInfo else info["system"]
 
     def getSupportedEmbeddings(self) -> list[str]:
@@ -218,6 +228,16 @@ class NequIPPotentialImpl(MLPotentialImpl):
     def getMLLongRange(self) -> bool:
         """Return False: nothing reaches beyond the cutoff."""
         return False
+
+
+def _atoms_are_spent(caller: FrameType) -> bool:
+    """Tell whether openmm-ml is about to look for constraints between no atoms at all.
+
+    `MLPotential.createMixedSystem` goes through the caller's atoms twice, the second time to
+    remove constraints: of a generator nothing is left by then.
+    """
+    atoms = caller.f_locals.get("atoms")
+    return isinstance(atoms, Iterator) and bool(caller.f_locals.get("removeConstraints"))
 
 
 class _ForceFieldPart(MLPotentialImpl):

@@ -142,7 +142,8 @@ def _check_box(box: Any, r_max: float) -> None:
 def _report_derivative(system: openmm.System) -> None:
     """Let the interpolated force-field terms report their part of dE/dλ."""
     for force in system.getForces():
-        if isinstance(force, openmm.CustomCVForce) and LAMBDA in {
-            force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())
-        }:
+        if not isinstance(force, openmm.CustomCVForce):
+            continue
+        names = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
+        if LAMBDA in names and force.getNumEnergyParameterDerivatives() == 0:
             force.addEnergyParameterDerivative(LAMBDA)

@@ -31,8 +31,16 @@ _EXECUTABLE = {"TorchForce", "PythonForce", "PythonTorchForce"}  # their XML hol
 
 
 @dataclass(frozen=True)
-class _StoredForce:
-    """A potential's force: what defines it and its place in the System."""
+class StoredForce:
+    """A potential's force, apart from any System: what defines it, and its place.
+
+    Attributes
+    ----------
+    index, group, name
+        Place in the System, force group and name.
+    settings, model_file
+        What defines the force completely.
+    """
 
     index: int
     group: int
@@ -40,11 +48,9 @@ class _StoredForce:
     settings: ForceSettings
     model_file: bytes
 
-    def build(self, kind: str) -> openmm.Force:
-        if kind == "auto":
-            kind = self.settings.kind if not why_not(self.settings.kind) else first_that_works()
-        # the device belongs to the machine on which the System was made
-        force = build_force(replace(self.settings, kind=kind, device=None), self.model_file)
+    def build(self) -> openmm.Force:
+        """Build the force anew."""
+        force = build_force(self.settings, self.model_file)
         force.setForceGroup(self.group)
         force.setName(self.name)
         return force
@@ -66,11 +72,7 @@ def save_system(system: openmm.System, path: str | Path) -> None:
     InputError
         The System holds a `TorchForce` or `PythonForce` that is not ours.
     """
-    try:
-        root = ET.fromstring(openmm.XmlSerializer.serialize(system))
-    except openmm.OpenMMException as error:
-        raise InputError(f"OpenMM cannot serialize this System: {error}") from None
-    stored = _take_out(root)
+    root, stored = without_potentials(system)
     foreign = _executable(root)
     if foreign:
         raise InputError(f"cannot save the System: its {foreign} does not belong to openmm-nequip")
@@ -79,8 +81,6 @@ def save_system(system: openmm.System, path: str | Path) -> None:
         file.writestr("system.xml", ET.tostring(root, encoding="unicode"))
         for k, force in enumerate(stored):
             description = asdict(force)
-            # the XML of a TorchForce does not have it
-            description["name"] = system.getForce(force.index).getName()
             file.writestr(f"force-{k}.safetensors", description.pop("model_file"))
             file.writestr(f"force-{k}.json", json.dumps(description))
     write_atomically(Path(path), archive.getvalue())
@@ -133,11 +133,33 @@ def load_system(path: str | Path, trust: bool = False, force: str = "auto") -> o
     except openmm.OpenMMException as error:
         raise InputError(f"OpenMM cannot read the System in '{path}': {error}") from None
     for item in stored:
-        _insert(system, item.build(force), item.index)
+        kind = force
+        if kind == "auto":
+            kind = item.settings.kind if not why_not(item.settings.kind) else first_that_works()
+        # the device belongs to the machine on which the System was made
+        here = replace(item.settings, kind=kind, device=None)
+        _insert(system, replace(item, settings=here).build(), item.index)
     return system
 
 
-def _read_archive(content: bytes) -> tuple[ET.Element, list[_StoredForce]]:
+def without_potentials(system: openmm.System) -> tuple[ET.Element, list[StoredForce]]:
+    """Return a System's XML without the potentials' forces, and these.
+
+    Raises
+    ------
+    InputError
+        OpenMM cannot serialize the System.
+    """
+    try:
+        root = ET.fromstring(openmm.XmlSerializer.serialize(system))
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot serialize this System: {error}") from None
+    # the XML of a TorchForce does not have its name
+    stored = [replace(f, name=system.getForce(f.index).getName()) for f in _take_out(root)]
+    return root, stored
+
+
+def _read_archive(content: bytes) -> tuple[ET.Element, list[StoredForce]]:
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         root = ET.fromstring(file.read("system.xml"))
         if _executable(root):
@@ -147,7 +169,7 @@ def _read_archive(content: bytes) -> tuple[ET.Element, list[_StoredForce]]:
             description = json.loads(file.read(f"force-{k}.json"))
             settings = ForceSettings(**description.pop("settings"))
             model_file = file.read(f"force-{k}.safetensors")
-            stored.append(_StoredForce(settings=settings, model_file=model_file, **description))
+            stored.append(StoredForce(settings=settings, model_file=model_file, **description))
     return root, stored
 
 
@@ -157,9 +179,9 @@ def _executable(root: ET.Element) -> str:
     return next((name for name in types if name in _EXECUTABLE), "")
 
 
-def _take_out(root: ET.Element) -> list[_StoredForce]:
+def _take_out(root: ET.Element) -> list[StoredForce]:
     """Remove the potentials' forces from a System's XML and return them."""
-    stored: list[_StoredForce] = []
+    stored: list[StoredForce] = []
     parent = root.find("Forces")
     if parent is None:
         return stored
@@ -173,7 +195,7 @@ def _take_out(root: ET.Element) -> list[_StoredForce]:
             recipe = _unpickle(bytes.fromhex(element.get("function", "")))
         if recipe is not None:
             group, name = int(element.get("forceGroup", "0")), element.get("name", FORCE_NAME)
-            stored.append(_StoredForce(index, group, name, *recipe))
+            stored.append(StoredForce(index, group, name, *recipe))
             parent.remove(element)
     return stored
 

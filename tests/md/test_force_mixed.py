@@ -9,8 +9,9 @@ from openmm import app, unit
 from openmmml import MLPotential
 
 from openmm_nequip.errors import InputError
+from openmm_nequip.md.mixed import energy_derivative
 from openmm_nequip.md.probe import why_not
-from openmm_nequip.units import NM
+from openmm_nequip.units import KJ_PER_MOL, NM
 
 from .systems import KINDS, Frame, evaluate, expected, small_potential
 
@@ -33,7 +34,7 @@ def potential(tmp_path_factory):
 
 
 class WaterBox:
-    """62 TIP3P waters at random."""
+    """129 TIP3P waters at random."""
 
     def __init__(self, method):
         self.forcefield = app.ForceField("amber14/tip3p.xml")
@@ -132,6 +133,8 @@ def test_interpolation(box, potential, kind):
         group_energy, group_forces = evaluate(context, 1 << 5)
         assert group_energy == pytest.approx(value * full[0], rel=1e-12)
         np.testing.assert_allclose(group_forces, value * full[1], atol=1e-9 * size)
+        assert energy_derivative(context) == pytest.approx(ends[1][0] - ends[0][0], rel=1e-12)
+        assert context.getParameter("lambda_interpolate") == value
         if kind == "torch":
             state = context.getState(parameterDerivatives=True, energy=True)
             derivative = state.getEnergyParameterDerivatives()["lambda_interpolate"]
@@ -184,8 +187,10 @@ def test_not_periodic_if_the_force_field_is_not(vacuum, potential):
     assert not mixed.usesPeriodicBoundaryConditions()
 
 
-def test_link_atoms(potential, kind):
-    """A cut bond is capped by hydrogen, which the potential sees."""
+def capped_methyl(potential, **keywords):
+    """Half an ethane as region: the System, and positions (nm) with those of the link atom."""
+    import ase.build
+
     topology = app.Topology()
     residue = topology.addResidue("ETH", topology.addChain())
     symbols = ["C", "C"] + ["H"] * 6
@@ -195,9 +200,9 @@ def test_link_atoms(potential, kind):
     ]
     for a, b in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6), (1, 7)]:
         topology.addBond(atoms[a], atoms[b])
-    import ase.build
-
     positions = ase.build.molecule("C2H6").positions
+    if np.linalg.norm(positions[0] - positions[2]) > np.linalg.norm(positions[1] - positions[2]):
+        positions = positions[[1, 0, *range(2, 8)]]  # whatever ASE's order is
     system = openmm.System()
     for atom in atoms:
         system.addParticle(atom.element.mass)
@@ -205,29 +210,57 @@ def test_link_atoms(potential, kind):
     for a, b in topology.bonds():
         bonds.addBond(a.index, b.index, 0.12, 1000.0)
     system.addForce(bonds)
-    carbon = min(range(2), key=lambda k: np.linalg.norm(positions[k] - positions[2]))
-    methyl = [carbon, 2, 3, 4]
-    if carbon == 1:  # keep bonds and coordinates consistent whatever ASE's order is
-        positions = positions[[1, 0, *range(2, 8)]]
-        methyl = [0, 2, 3, 4]
-    types = ["C", "H", "H", "H"]
     info = potential.createMixedSystem(
-        topology, system, methyl, force=kind, forceGroup=5, returnInfo=True, atomTypes=types
+        topology, system, [0, 2, 3, 4], forceGroup=5, returnInfo=True,
+        atomTypes=["C", "H", "H", "H"], **keywords,
+    )  # fmt: skip
+    context = reference_context(info["system"], np.vstack([positions, np.zeros(3)]) * NM)
+    context.computeVirtualSites()
+    return info["system"], context.getState(positions=True).getPositions(asNumpy=True)._value
+
+
+def reference_context(system, positions):
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.0005), openmm.Platform.getPlatformByName("Reference")
     )
-    mixed = info["system"]
+    context.setPositions(positions)
+    return context
+
+
+def check_forces(context, atoms, size=2e-5):
+    """Compare forces with the energy's change along random displacements of the atoms, nm."""
+    positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+    _, forces = evaluate(context)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        step = np.zeros_like(positions)
+        step[atoms] = size * rng.normal(size=(len(atoms), 3))
+        energies = []
+        for sign in (1, -1):
+            context.setPositions(positions + sign * step)
+            context.computeVirtualSites()
+            energies.append(evaluate(context)[0])
+        expected_change = -2 * (forces * step).sum()
+        scale = np.linalg.norm(forces[atoms]) * np.linalg.norm(step)
+        assert energies[0] - energies[1] == pytest.approx(expected_change, abs=1e-4 * scale)
+    context.setPositions(positions)
+
+
+def test_link_atoms(potential, kind):
+    """A cut bond is capped by hydrogen, which the potential sees."""
+    mixed, positions = capped_methyl(potential, force=kind)
     assert mixed.getNumParticles() == 9
     assert mixed.isVirtualSite(8)
-    context = openmm.Context(
-        mixed, openmm.VerletIntegrator(1.0), openmm.Platform.getPlatformByName("Reference")
-    )
-    context.setPositions(np.vstack([positions, np.zeros(3)]) * NM)
-    context.computeVirtualSites()
-    all_positions = (
-        context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-    )
-    frame = Frame(np.array([6, 6] + [1] * 7), np.array(all_positions))
-    energy, _ = evaluate(context, 1 << 5)
-    assert energy == pytest.approx(expected(small_potential(), frame, [*methyl, 8])[0], rel=1e-9)
+    frame = Frame(np.array([6, 6] + [1] * 7), positions / NM)
+    energy, _ = evaluate(reference_context(mixed, positions), 1 << 5)
+    reference, _ = expected(small_potential(), frame, [0, 2, 3, 4, 8])
+    assert energy == pytest.approx(reference, rel=1e-9)
+
+
+def test_forces_are_derivatives_with_link_atoms_too(potential, kind):
+    """The hydrogen on the cut bond passes its force on to both carbons."""
+    mixed, positions = capped_methyl(potential, force=kind)
+    check_forces(reference_context(mixed, positions), list(range(8)))
 
 
 def test_bad_input(box, potential):
@@ -257,3 +290,201 @@ def test_other_embeddings(vacuum, potential):
     assert energy == pytest.approx(reference, rel=1e-9)
     with pytest.raises(InputError, match="use force='python'"):
         potential._impl.addForces(vacuum.topology, openmm.System(), ATOMS, 0, force="torch")
+
+
+@pytest.fixture(scope="module")
+def pme():
+    """The box with an Ewald sum so exact, and a cutoff so smooth, that energies show little else."""
+    box = WaterBox(app.PME)
+    for force in box.system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            force.setEwaldErrorTolerance(1e-7)
+            force.setUseSwitchingFunction(True)
+            force.setSwitchingDistance(0.6)
+    return box
+
+
+@pytest.fixture(scope="module")
+def neighbors(pme):
+    """Two waters that see each other across the face of the box, and the shift between them."""
+    oxygen = pme.frame().positions[::3]
+    edge = 16.0
+    vectors = oxygen[None] - oxygen[:, None]
+    shifts = -np.round(vectors / edge)
+    distances = np.linalg.norm(vectors + shifts * edge, axis=-1)
+    crossing = np.where(shifts.any(-1) & (distances > 0), distances, np.inf)
+    first, second = np.unravel_index(np.argmin(crossing), crossing.shape)
+    atoms = [3 * first + 1, 3 * first, 3 * first + 2, *(3 * second + np.arange(3))]
+    return [int(atom) for atom in atoms], shifts[first, second] * edge * NM
+
+
+def region_by_force_field(box, atoms, positions):
+    """Energy and forces of the atoms alone, without a box, by the force field."""
+    modeller = app.Modeller(box.topology, positions * unit.nanometer)
+    modeller.delete([atom for atom in box.topology.atoms() if atom.index not in set(atoms)])
+    alone = box.forcefield.createSystem(modeller.topology, rigidWater=False)
+    return evaluate(reference_context(alone, modeller.positions))
+
+
+def joined(box, neighbors):
+    """Positions, nm, with the two waters next to each other."""
+    atoms, shift = neighbors
+    positions = np.array(box.positions.value_in_unit(unit.nanometer))
+    positions[atoms[3:]] += shift
+    return positions
+
+
+def test_decomposition_with_pme(pme, neighbors, potential, kind):
+    """The potential replaces what the two waters have with each other, and not with images."""
+    atoms, _ = neighbors
+    positions = joined(pme, neighbors)
+    mixed = potential.createMixedSystem(pme.topology, pme.system, atoms, force=kind)
+    part_energy, part_forces = region_by_force_field(pme, atoms, positions)
+    everything = evaluate(pme.context(pme.system))
+    potential_energy, reference = expected(small_potential(), pme.frame(), atoms)
+    reference += everything[1]
+    reference[sorted(atoms)] -= part_forces
+    energy, forces = evaluate(pme.context(mixed))
+    assert abs(part_energy) > 5  # else a factor of 1.001 in it would not show
+    assert energy == pytest.approx(everything[0] - part_energy + potential_energy, abs=1e-3)
+    np.testing.assert_allclose(forces, reference, atol=0.05)
+
+
+def test_forces_are_derivatives_with_pme(pme, neighbors, potential, kind):
+    atoms, _ = neighbors
+    mixed = potential.createMixedSystem(pme.topology, pme.system, atoms, force=kind)
+    context = pme.context(mixed)
+    check_forces(context, atoms)
+    check_forces(context, [k for k in range(3 * 129) if k not in atoms])
+
+
+def test_wrapped_molecules_and_a_shifted_box_change_nothing(pme, neighbors, potential, kind):
+    atoms, _ = neighbors
+    mixed = potential.createMixedSystem(pme.topology, pme.system, atoms, force=kind, forceGroup=5)
+    context = pme.context(mixed)
+    energy, forces = evaluate(context)
+    ml_energy, _ = evaluate(context, 1 << 5)
+    rng = np.random.default_rng(0)
+    positions = np.array(pme.positions.value_in_unit(unit.nanometer))
+    molecules_away = np.repeat(rng.integers(-2, 3, (129, 3)) * 1.6, 3, axis=0)
+    atoms_away = np.zeros_like(positions)
+    atoms_away[atoms] = rng.integers(-2, 3, (6, 3)) * 1.6  # no bond of the force field is left
+    shifted = molecules_away + np.array([0.37, -1.13, 0.71])
+    for change in (molecules_away, atoms_away, shifted):
+        context.setPositions(positions + change)
+        moved_energy, moved_forces = evaluate(context)
+        assert evaluate(context, 1 << 5)[0] == pytest.approx(ml_energy, rel=1e-10)
+        assert moved_energy == pytest.approx(energy, abs=1e-3)
+        np.testing.assert_allclose(moved_forces, forces, atol=0.05)
+
+
+def test_energy_in_the_volume(pme, neighbors, potential, kind):
+    """What a barostat samples: the derivative in the volume, with the molecules kept as they are.
+
+    That of the mixed energy is that of its parts, the potential's from its stress.
+    """
+    atoms, _ = neighbors
+    positions = joined(pme, neighbors)
+    mixed = potential.createMixedSystem(pme.topology, pme.system, atoms, force=kind)
+    barostat = openmm.MonteCarloBarostat(1.0, 300.0)
+    mixed.addForce(barostat)
+    centers = positions.reshape(129, 3, 3).mean(axis=1).repeat(3, axis=0)  # as OpenMM has them
+
+    def slope(energy_at, step=2e-5):
+        volumes, energies = [], []
+        for scale in (1 - step, 1 + step):
+            volumes.append((1.6 * scale) ** 3)
+            energies.append(energy_at(positions + centers * (scale - 1), 1.6 * scale))
+        return np.diff(energies)[0] / np.diff(volumes)[0]
+
+    def energy_of(context):
+        def at(points, edge):
+            context.setPeriodicBoxVectors(*np.eye(3) * edge)
+            context.setPositions(points)
+            return evaluate(context)[0]
+
+        return at
+
+    context = pme.context(mixed)
+    found = slope(energy_of(context))
+    without = slope(energy_of(pme.context(pme.system)))
+    alone = slope(lambda points, edge: region_by_force_field(pme, atoms, points)[0])
+    frame = pme.frame()
+    part = Frame(frame.numbers[atoms], positions[atoms] / NM, frame.cell, frame.pbc)
+    model = small_potential()
+    output = model(model.to_graph(part), stress=True)
+    affine = float(output.stress[0].trace()) / 3 * KJ_PER_MOL / NM**3
+    inside = (positions - centers)[atoms] * expected(model, frame, atoms)[1][atoms]
+    assert found == pytest.approx(without - alone + affine + inside.sum() / (3 * 1.6**3), abs=2e-3)
+    # OpenMM's barostat finds the same in atoms at rest; 1 kJ/mol/nm³ are 16.6 bar
+    assert len(context.getMolecules()) == 129
+    context.setPeriodicBoxVectors(*np.eye(3) * 1.6)
+    context.setPositions(positions)
+    pressure = barostat.computeCurrentPressure(context).value_in_unit(unit.bar)
+    assert pressure == pytest.approx(-found * 16.6053907, rel=2e-4)
+
+
+def test_two_regions_with_two_potentials(vacuum, potential, kind, tmp_path):
+    small_potential(num_layers=1).save(tmp_path / "other.safetensors")
+    other = MLPotential("nequip", modelPath=tmp_path / "other.safetensors")
+    first, second = [3, 4, 5], [11, 10, 9, 30, 31, 32]
+    one = potential.createMixedSystem(
+        vacuum.topology, vacuum.system, first, force=kind, forceGroup=5
+    )
+    both = other.createMixedSystem(vacuum.topology, one, second, force="python", forceGroup=6)
+    context = vacuum.context(both)
+    models = [small_potential(), small_potential(num_layers=1)]
+    parts = [expected(m, vacuum.frame(), a) for m, a in zip(models, (first, second), strict=True)]
+    for group, (energy, forces) in zip((5, 6), parts, strict=True):
+        found = evaluate(context, 1 << group)
+        assert found[0] == pytest.approx(energy, rel=1e-9)
+        np.testing.assert_allclose(found[1], forces, atol=1e-9 * np.abs(forces).max())
+    positions = np.array(vacuum.positions.value_in_unit(unit.nanometer))
+    removed = sum(region_by_force_field(vacuum, a, positions)[0] for a in (first, second))
+    whole = evaluate(vacuum.context(vacuum.system))[0]
+    added = sum(energy for energy, _ in parts)
+    assert evaluate(context)[0] == pytest.approx(whole - removed + added, abs=1e-4)
+    with pytest.raises(InputError, match="atom 4 has a potential already"):
+        other.createMixedSystem(vacuum.topology, one, [4, 9], force=kind)
+
+
+def test_two_regions_are_interpolated_together(vacuum, potential, kind):
+    system = vacuum.system
+    for atoms in ([3, 4, 5], [11, 10, 9]):
+        system = potential.createMixedSystem(
+            vacuum.topology, system, atoms, force=kind, interpolate=True
+        )
+    mixed = potential.createMixedSystem(vacuum.topology, vacuum.system, [3, 4, 5])
+    mixed = potential.createMixedSystem(vacuum.topology, mixed, [11, 10, 9])
+    ends = evaluate(vacuum.context(vacuum.system))[0], evaluate(vacuum.context(mixed))[0]
+    context = vacuum.context(system, lambda_interpolate=0.3)
+    assert evaluate(context)[0] == pytest.approx(0.7 * ends[0] + 0.3 * ends[1], rel=1e-12)
+    assert energy_derivative(context) == pytest.approx(ends[1] - ends[0], rel=1e-12)
+    if kind == "torch":
+        state = context.getState(parameterDerivatives=True)
+        derivative = state.getEnergyParameterDerivatives()["lambda_interpolate"]
+        assert derivative == pytest.approx(ends[1] - ends[0], rel=1e-12)
+
+
+def test_a_derivative_needs_an_interpolated_system(vacuum):
+    with pytest.raises(InputError, match="interpolate=True"):
+        energy_derivative(vacuum.context(vacuum.system))
+
+
+def test_atoms_from_a_generator(vacuum, potential):
+    rigid = vacuum.forcefield.createSystem(vacuum.topology, rigidWater=True)
+    arguments = (vacuum.topology, rigid)
+    listed = potential.createMixedSystem(*arguments, ATOMS, forceGroup=5)
+    generated = potential.createMixedSystem(*arguments, (a for a in ATOMS), forceGroup=5)
+    assert generated.getNumConstraints() == listed.getNumConstraints()
+    energies = [evaluate(vacuum.context(system))[0] for system in (listed, generated)]
+    assert energies[0] == energies[1]
+    kept = potential.createMixedSystem(*arguments, iter(ATOMS), removeConstraints=False)
+    assert kept.getNumConstraints() == rigid.getNumConstraints()
+
+
+def test_a_region_remains_a_molecule(pme, potential):
+    """To a barostat, and to whoever wraps molecules into the box."""
+    mixed = potential.createMixedSystem(pme.topology, pme.system, ATOMS)
+    molecules = pme.context(mixed).getMolecules()
+    assert sorted(map(sorted, molecules)) == [[3 * k, 3 * k + 1, 3 * k + 2] for k in range(129)]

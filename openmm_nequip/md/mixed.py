@@ -1,0 +1,119 @@
+"""Systems of which a potential describes a part: what openmm-ml's embedding leaves to be done."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+import openmm
+from openmm import unit
+from openmm.app import Topology
+
+from ..errors import InputError
+from .serialization import StoredForce, without_potentials
+from .settings import LAMBDA
+
+# A plugin's force, such as a TorchForce, comes out of a System as its base class.
+_MAYBE_POTENTIALS = (openmm.Force, openmm.PythonForce)
+
+
+def take_out(
+    system: openmm.System, atoms: Sequence[int]
+) -> tuple[openmm.System, list[StoredForce]]:
+    """Return a System without its potentials, and these.
+
+    An embedding copies the System that it is given, which a `TorchForce` does not survive.
+
+    Parameters
+    ----------
+    system
+        Returned itself if it has no potential.
+    atoms
+        That another potential is to describe.
+
+    Raises
+    ------
+    InputError
+        One of the atoms has a potential already, or a `TorchForce` is not of this package.
+    """
+    if not any(type(force) in _MAYBE_POTENTIALS for force in system.getForces()):
+        return system, []
+    root, potentials = without_potentials(system)
+    if any(element.get("type") == "TorchForce" for element in root.iter()):
+        raise InputError(
+            "the System holds a TorchForce of another program, which cannot be copied: add it "
+            "after createMixedSystem"
+        )
+    for potential in potentials:
+        described = potential.settings.atoms
+        if described is None:
+            raise InputError("a potential describes all atoms of the System already")
+        twice = sorted(set(described) & set(atoms))
+        if twice:
+            raise InputError(f"atom {twice[0]} has a potential already: leave it out of the region")
+    return openmm.XmlSerializer.deserialize(ET.tostring(root, encoding="unicode")), potentials
+
+
+def put_back(system: openmm.System, potentials: Sequence[StoredForce]) -> None:
+    """Add potentials that were taken out of a System to another one with the same atoms."""
+    for potential in potentials:
+        system.addForce(potential.build())
+
+
+def keep_molecules(system: openmm.System, topology: Topology, atoms: Sequence[int]) -> None:
+    """Add bonds of zero strength where the force field's are gone.
+
+    By bonds OpenMM tells what is a molecule, which a barostat moves and periodic boundaries wrap
+    as a whole.
+    """
+    region = set(atoms)
+    pairs = [(bond.atom1.index, bond.atom2.index) for bond in topology.bonds()]
+    inside = [pair for pair in pairs if region.issuperset(pair)]
+    if not inside:
+        return
+    bonds = openmm.HarmonicBondForce()
+    bonds.setName("molecules of the ML region")
+    for first, second in inside:
+        bonds.addBond(first, second, 0.1, 0.0)
+    system.addForce(bonds)
+
+
+def remove_constraints(system: openmm.System, atoms: Sequence[int]) -> None:
+    """Remove the constraints between two of the atoms."""
+    region = set(atoms)
+    for k in reversed(range(system.getNumConstraints())):
+        first, second, _ = system.getConstraintParameters(k)
+        if first in region and second in region:
+            system.removeConstraint(k)
+
+
+def energy_derivative(context: openmm.Context) -> float:
+    """Return dE/dλ of an interpolated mixed System, kJ/mol.
+
+    The energy is linear in ``lambda_interpolate``, so its derivative is the energy at 1 less that
+    at 0, whatever λ is now. It works with every kind of force; OpenMM itself reports the derivative
+    (``getState(parameterDerivatives=True)``) with `TorchForce` only.
+
+    Parameters
+    ----------
+    context
+        Its λ is what it was afterwards.
+
+    Raises
+    ------
+    InputError
+        The System has no such parameter.
+    """
+    parameters = dict(context.getParameters())
+    if LAMBDA not in parameters:
+        raise InputError(
+            f"the System has no parameter '{LAMBDA}': make it by createMixedSystem(..., "
+            "interpolate=True)"
+        )
+    energies = []
+    try:
+        for value in (0.0, 1.0):
+            context.setParameter(LAMBDA, value)
+            energy = context.getState(energy=True).getPotentialEnergy()
+            energies.append(energy.value_in_unit(unit.kilojoule_per_mole))
+    finally:
+        context.setParameter(LAMBDA, parameters[LAMBDA])
+    return energies[1] - energies[0]
