@@ -34,8 +34,8 @@ def report(folder: Path, console: Console) -> None:
     from ..analysis.summary import analyze, save_summary, table
 
     analysis = analyze(folder)
-    plots = save_plots(analysis, folder / "plots")
-    save_summary(analysis, folder, plots)
+    plots = save_plots(analysis.title, analysis.pictures, folder / "plots")
+    save_summary(analysis, plots)
     grid = Table(title=analysis.title, title_justify="left", show_header=False)
     for name, value in table(analysis.summary):
         grid.add_row(name, value)

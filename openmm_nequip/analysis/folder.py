@@ -1,0 +1,315 @@
+"""A run folder as the analysis reads it: in pieces that fit into memory."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+from openmm import app
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from ..config import load_config
+from ..errors import InputError
+from ..md.config import SimulationConfig
+from ..md.reporters import quiet
+from .observables import find_bonds
+
+EQUILIBRATION = 0.2  # fraction of a run without an equilibration of its own left out of averages
+_MOST_COORDINATES = 10_000_000  # atoms times frames held at a time: 120 MB
+_CHUNK = 1_000_000  # atoms times frames of a piece of the trajectory
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    config
+        The run's configuration.
+    log
+        Columns of the state log by name, shape ``[T]`` each, equilibration (time < 0) included.
+    topology
+        mdtraj's.
+    selection
+        What chose the ML region; '' where there is none.
+    region
+        Its atoms, shape ``[M]``; empty where the potential is on all atoms.
+    """
+
+    folder: Path
+    config: SimulationConfig
+    log: dict[str, np.ndarray]
+    topology: mdtraj.Topology
+    selection: str
+    region: np.ndarray
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether only a part of the system has the potential."""
+        return len(self.region) > 0
+
+    @cached_property
+    def production(self) -> dict[str, np.ndarray]:
+        """The log from time 0 on."""
+        counted = self.log["time_ps"] >= 0
+        return {name: values[counted] for name, values in self.log.items()}
+
+    def steady(self, count: int) -> int:
+        """Return the first of `count` rows or frames of the production that averages use."""
+        return 0 if (self.log["time_ps"] < 0).any() else int(EQUILIBRATION * count)
+
+    @cached_property
+    def steady_log(self) -> dict[str, np.ndarray]:
+        """The part of the log that averages use."""
+        first = self.steady(len(self.production["time_ps"]))
+        return {name: values[first:] for name, values in self.production.items()}
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Atomic numbers, shape ``[N]``; 0 for a virtual site."""
+        return np.array([atom.element.atomic_number for atom in self.topology.atoms])
+
+    @cached_property
+    def masses(self) -> np.ndarray:
+        """Of the elements, atomic mass units, shape ``[N]``."""
+        return np.array([atom.element.mass for atom in self.topology.atoms])
+
+    @cached_property
+    def bonds(self) -> np.ndarray:
+        """Bonds of the topology, or guessed by distance where it has none; shape ``[B, 2]``."""
+        known = np.array([(a.index, b.index) for a, b in self.topology.bonds], dtype=int)
+        known = known.reshape(-1, 2)
+        loose = np.setdiff1d(self._not_solvent, known)
+        if len(loose) < 2:
+            return known
+        first = next(self._iterate(self._not_solvent, chunk=1))
+        box = None if first.unitcell_vectors is None else first.unitcell_vectors[0] * 10.0
+        numbers = self.numbers[self._not_solvent]
+        found = self._not_solvent[find_bonds(numbers, first.xyz[0].astype(float) * 10.0, box)]
+        return np.unique(np.sort(np.concatenate([known, found]), axis=1), axis=0)
+
+    @cached_property
+    def molecules(self) -> np.ndarray:
+        """Number of the molecule of each atom, shape ``[N]``."""
+        count = len(self.numbers)
+        graph = coo_matrix((np.ones(len(self.bonds)), self.bonds.T), (count, count))
+        return connected_components(graph, directed=False)[1]
+
+    @cached_property
+    def water(self) -> np.ndarray:
+        """Atoms of the water around the region, shape ``[W]``."""
+        return np.setdiff1d([atom.index for atom in self.topology.atoms if atom.residue.is_water],
+                            self.region).astype(int)  # fmt: skip
+
+    @cached_property
+    def _not_solvent(self) -> np.ndarray:
+        """Everything but water and single ions, and the region in any case."""
+        others = [
+            atom.index
+            for atom in self.topology.atoms
+            if not atom.residue.is_water and (atom.residue.n_atoms > 1 or not self.is_periodic)
+        ]
+        return np.union1d(np.array(others, dtype=int), self.region).astype(int)
+
+    @cached_property
+    def solute(self) -> np.ndarray:
+        """What is looked at as a molecule: the region and all but the solvent; else all atoms.
+
+        Empty for a liquid or a crystal, where no molecule is special.
+        """
+        found = self._not_solvent
+        if self.is_mixed or (len(found) and len(np.unique(self.molecules[found])) == 1):
+            return found
+        return np.array([], dtype=int) if self.is_periodic else np.arange(len(self.numbers))
+
+    @property
+    def focus(self) -> np.ndarray:
+        """The region, or the solute where there is none."""
+        return self.region if self.is_mixed else self.solute
+
+    @cached_property
+    def path(self) -> Path:
+        """The trajectory."""
+        return trajectory_path(self.folder)
+
+    @cached_property
+    def num_frames(self) -> int:
+        """Frames in the trajectory."""
+        return _length(self.path)
+
+    @cached_property
+    def is_periodic(self) -> bool:
+        """Whether there is a box."""
+        return "volume_nm3" in self.log
+
+    @property
+    def spacing(self) -> float:
+        """Time between frames, ps."""
+        return self.config.trajectory_steps * self.config.timestep / 1000
+
+    def stride(self, atoms: int, frames: int = 20_000) -> int:
+        """Return every how manieth frame is looked at, for so many atoms and at most `frames`."""
+        return max(1, -(-self.num_frames // min(frames, max(1, _MOST_COORDINATES // atoms))))
+
+    def load(self, atoms: np.ndarray | None = None, stride: int = 1) -> mdtraj.Trajectory:
+        """Load some or all atoms of every `stride`-th frame.
+
+        Raises
+        ------
+        InputError
+            The trajectory cannot be read.
+        """
+        with _reading(self.path):
+            return mdtraj.load(
+                str(self.path), atom_indices=atoms, stride=stride, **self._topology_argument
+            )
+
+    @cached_property
+    def trajectory(self) -> mdtraj.Trajectory:
+        """The solute (or all atoms) in at most 20,000 frames, molecules whole and together."""
+        atoms = self.solute if len(self.solute) else np.arange(len(self.numbers))
+        found = self.load(atoms, self.stride(len(atoms)))
+        if self.is_periodic and len(self.solute) > 1:
+            labels = self.molecules[atoms]
+            members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+            members.sort(key=len, reverse=True)
+            sets = [{found.topology.atom(k) for k in group} for group in members]
+            found.image_molecules(True, sets[:1], sets[1:], sorted_bonds=self._outwards(atoms))
+        return found
+
+    def _outwards(self, atoms: np.ndarray) -> np.ndarray:
+        """Return bonds such that along them each atom is reached from one reached before."""
+        bonds = np.searchsorted(atoms, self.bonds[np.isin(self.bonds, atoms).all(axis=1)])
+        graph = coo_matrix((np.ones(len(bonds)), bonds.T), (len(atoms),) * 2).tocsr()
+        labels = connected_components(graph, directed=False)[1]
+        found = []
+        for start in np.unique(labels, return_index=True)[1]:
+            order, before = breadth_first_order(graph, start, directed=False)
+            found += [(before[atom], atom) for atom in order[1:]]
+        return np.array(found, dtype=np.int32).reshape(-1, 2)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Of the frames of `trajectory`, ps."""
+        stride = self.stride(len(self.solute) or len(self.numbers))
+        return np.arange(len(self.trajectory)) * stride * self.spacing
+
+    def chunks(self, frames: int) -> Iterator[mdtraj.Trajectory]:
+        """Yield all atoms of about so many frames of the steady part, a few frames at a time."""
+        first = self.steady(self.num_frames)
+        stride = max(1, -(-(self.num_frames - first) // frames))
+        chunk = max(1, _CHUNK // len(self.numbers))
+        yield from self._iterate(None, chunk=chunk, stride=stride, skip=first)
+
+    def _iterate(self, atoms: np.ndarray | None, **options: int) -> Iterator[mdtraj.Trajectory]:
+        chunks = mdtraj.iterload(
+            str(self.path), atom_indices=atoms, **options, **self._topology_argument
+        )
+        while True:
+            with _reading(self.path):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    @property
+    def _topology_argument(self) -> dict[str, mdtraj.Topology]:
+        return {} if self.path.suffix == ".h5" else {"top": self.topology}
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder, finished or not.
+
+    Raises
+    ------
+    InputError
+        The folder is not a run folder, or there is too little in it yet.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").exists() or not (folder / "state.csv").exists():
+        raise InputError(f"'{folder}' is not a run folder: config.yaml or state.csv is missing")
+    config = load_config(SimulationConfig, folder / "config.yaml")
+    log = read_log(folder / "state.csv")
+    rows = int((log["time_ps"] >= 0).sum())
+    if rows < 3:
+        raise InputError(f"'{folder / 'state.csv'}' has {rows} rows so far; an analysis needs 3")
+    trajectory_path(folder)
+    region = {"atoms": [], "selection": ""}
+    if (folder / "region.json").exists():
+        region = json.loads((folder / "region.json").read_text())
+    return Run(
+        folder,
+        config,
+        log,
+        load_topology(folder),
+        str(region["selection"]),
+        np.sort(np.array(region["atoms"], dtype=int)),
+    )
+
+
+def read_log(path: Path) -> dict[str, np.ndarray]:
+    """Read a state log; a row that a killed run left unfinished is dropped."""
+    lines = path.read_text().splitlines(keepends=True)
+    header = lines[0].strip().split(",")
+    if not lines[-1].endswith("\n"):
+        lines.pop()
+    if len(lines) < 2:
+        return {name: np.empty(0) for name in header}
+    values = np.loadtxt(lines[1:], delimiter=",", ndmin=2)
+    return dict(zip(header, values.T, strict=True))
+
+
+def load_topology(folder: Path) -> mdtraj.Topology:
+    """Load the topology of a run folder.
+
+    Raises
+    ------
+    InputError
+        There is none, or it cannot be read.
+    """
+    for name in ("topology.pdb", "topology.cif"):
+        path = folder / name
+        if path.exists():
+            with _reading(path):
+                if path.suffix == ".cif":
+                    return mdtraj.Topology.from_openmm(app.PDBxFile(str(path)).topology)
+                return mdtraj.load_topology(path, standard_names=False)
+    raise InputError(f"there is no topology.pdb or topology.cif in '{folder}'")
+
+
+def trajectory_path(folder: Path) -> Path:
+    """Return the trajectory of a run folder.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    paths = [folder / f"trajectory.{suffix}" for suffix in ("h5", "xtc", "dcd")]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        raise InputError(f"there is no trajectory in '{folder}'")
+    return path
+
+
+def _length(path: Path) -> int:
+    with _reading(path), mdtraj.open(str(path)) as file:
+        return len(file)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the readers of a damaged file raise into one clear line."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot read '{path}': {' '.join(str(error).split())}") from None
