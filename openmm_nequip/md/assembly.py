@@ -1,0 +1,353 @@
+"""From SMILES, molfiles and structures without parameters to a System in a box of water."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+from openmm import app, unit
+from rdkit import Chem, rdBase
+
+from ..errors import InputError
+from ..units import NM
+from .choices import Assembled, Choices
+from .ligand import CHARGE_METHODS, SOURCE, Ligand, NonbondedTemplates, own_charges, partial_charges
+from .molecule import from_coordinates, from_molfile, from_smiles, onto, smiles, to_structure
+from .openff import openff_available, openff_templates
+from .solvation import (
+    NO_WATER,
+    SHAPES,
+    WATER_MODELS,
+    add_solvent,
+    check_choice,
+    is_filled,
+    nonbonded_settings,
+    seeded,
+)
+from .structure import EXAMPLES, Structure, load_structure
+
+PADDING = 1.0  # nm
+BIOPOLYMERS = "amber14-all.xml"
+EXAMPLE_SMILES = {"ethanol": "CCO", "water": "O", "methane": "C", "benzene": "c1ccccc1"}
+_MOLFILES = (".sdf", ".mol")
+_FILES = (*_MOLFILES, ".pdb", ".ent", ".cif", ".mmcif", ".pdbx", ".xyz", ".gro", ".mol2")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A small molecule and where its atoms are from: `None` for those that were built."""
+
+    mol: Chem.Mol
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A small molecule in the system, as a residue of this name."""
+
+    name: str
+    mol: Chem.Mol
+
+
+def assemble(choices: Choices, say: Say) -> Assembled:
+    """Build or read the structure, give it its force field, and solvate it.
+
+    Raises
+    ------
+    InputError
+        Something in `choices` is wrong or does not suit the structure.
+    """
+    water = check_choice(choices.water or "tip3p", [*WATER_MODELS, NO_WATER], "water model")
+    shape = check_choice(choices.shape, [*SHAPES], "shape of a box")
+    given = [_molecule(text, choices.seed) for text in choices.ligands]
+    source = _source(choices)
+    if isinstance(source, _Given):
+        structure, placed = None, [_Placed("LIG", source.mol), *_beside(given, 1)]
+    else:
+        structure, placed = _small_molecules_in(source, given, choices)
+    modeller = _modeller(structure, placed)
+    forcefield, files = _force_field(choices, structure is not None, water)
+    record: dict[str, Any] = {"source": choices.source}
+    record |= _parametrise(forcefield, placed, choices, say)
+    if structure is not None:
+        record["hydrogens_added"] = _complete(modeller, forcefield, water, choices, say)
+    record |= {"force_fields": files, "water_model": water}
+    _solvate(modeller, forcefield, water, shape, choices, say)
+    system = _create_system(forcefield, modeller.topology, choices.cutoff)
+    positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
+    names = sorted({molecule.name for molecule in placed})
+    return Assembled(modeller.topology, positions, system, names, record)
+
+
+def _source(choices: Choices) -> _Given | Structure:
+    text = choices.source
+    if Path(text).is_file() and Path(text).suffix.lower() not in _MOLFILES:
+        return load_structure(text)
+    return _molecule(EXAMPLE_SMILES.get(text, text), choices.seed)
+
+
+def _molecule(text: str, seed: int) -> _Given:
+    """Read a molfile, or build a molecule from its SMILES."""
+    path = Path(text)
+    if path.suffix.lower() in _FILES and not path.is_file():
+        raise InputError(f"file '{text}' does not exist")
+    if path.is_file():
+        if path.suffix.lower() not in _MOLFILES:
+            raise InputError(f"a ligand is an SDF or MOL file or a SMILES, not '{text}'")
+        return _Given(from_molfile(path, seed), text)
+    try:
+        return _Given(from_smiles(text, seed))
+    except InputError as error:
+        if str(error) != f"'{text}' is not a SMILES":
+            raise
+        raise InputError(
+            f"'{text}' is neither a file nor a SMILES nor a bundled example ({', '.join(EXAMPLES)})"
+        ) from None
+
+
+def _beside(given: Sequence[_Given], before: int) -> list[_Placed]:
+    """Take molecules at the coordinates of their files; `before` of them have names already."""
+    for molecule in given:
+        if molecule.file is None:
+            raise InputError(
+                f"no residue of the structure has the atoms and bonds of '{smiles(molecule.mol)}'; "
+                "to add it, give an SDF file with its coordinates"
+            )
+    return [
+        _Placed("LIG" if before + k == 0 else f"LIG{before + k + 1}", molecule.mol)
+        for k, molecule in enumerate(given)
+    ]
+
+
+def _small_molecules_in(
+    structure: Structure, given: Sequence[_Given], choices: Choices
+) -> tuple[Structure | None, list[_Placed]]:
+    """Find the residues that no force field for biopolymers, water or ions will know.
+
+    Returns
+    -------
+    structure
+        Without them; `None` if nothing else is left.
+    placed
+        They and those of `given` that are not among them.
+    """
+    known, _ = _force_field(choices, True, NO_WATER)
+    unmatched = set(known.getUnmatchedResidues(structure.topology))
+    described = mdtraj.Topology.from_openmm(structure.topology)
+    placed, used, found = [], set[int](), []
+    for residue, seen in zip(structure.topology.residues(), described.residues, strict=True):
+        polymer = seen.is_protein or seen.is_nucleic or any(residue.external_bonds())
+        if residue not in unmatched or polymer or seen.is_water:
+            continue
+        atoms = list(residue.atoms())
+        if any(atom.element is None for atom in atoms):
+            continue
+        numbers = np.array([atom.element.atomic_number for atom in atoms])
+        positions = structure.positions[[atom.index for atom in atoms]] / NM
+        names = [atom.name for atom in atoms]
+        mol = None
+        for index, molecule in enumerate(given):
+            mol = onto(molecule.mol, numbers, positions, names)
+            if mol is not None:
+                used.add(index)
+                break
+        where = f"residue {residue.name} {residue.id}"
+        if mol is None:
+            if 1 not in numbers or len(numbers) == 1:
+                raise InputError(
+                    f"no force field knows {where}, and without hydrogens its bonds cannot be "
+                    "told: give its SMILES or SDF file as a ligand, or delete it from the file"
+                )
+            mol = from_coordinates(numbers.tolist(), positions, names, choices.charge, where)
+        placed.append(_Placed(residue.name, mol))
+        found.append(residue)
+    placed += _beside([m for k, m in enumerate(given) if k not in used], 0)
+    if len(found) == structure.topology.getNumResidues():
+        return None, placed
+    modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
+    modeller.delete(found)
+    left = np.array(modeller.positions.value_in_unit(unit.nanometer))
+    return Structure(modeller.topology, left, structure.box), placed
+
+
+def _modeller(structure: Structure | None, placed: Sequence[_Placed]) -> app.Modeller:
+    if structure is None:
+        modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
+    else:
+        modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
+    for molecule in placed:
+        part = to_structure(molecule.mol, molecule.name)
+        modeller.add(part.topology, part.positions * unit.nanometer)
+    return modeller
+
+
+def _force_field(
+    choices: Choices, biopolymers: bool, water: str
+) -> tuple[app.ForceField, list[str]]:
+    """Load the user's files, or Amber's for a biopolymer, and water where these lack it."""
+    files = list(choices.force_fields)
+    if not files and biopolymers:
+        files = [BIOPOLYMERS]
+    try:
+        forcefield = app.ForceField(*files)
+        if forcefield.getUnmatchedResidues(_one_water()):
+            files.append(WATER_MODELS.get(water, WATER_MODELS["tip3p"])[0])
+            forcefield.loadFile(files[-1])
+    except Exception as error:  # parsers of XML, missing files, contradicting sections
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot load the force field {' '.join(files)}: {reason}") from None
+    return forcefield, files
+
+
+def _one_water() -> app.Topology:
+    topology = app.Topology()
+    residue = topology.addResidue("HOH", topology.addChain())
+    oxygen = topology.addAtom("O", app.element.oxygen, residue)
+    for name in ("H1", "H2"):
+        topology.addBond(oxygen, topology.addAtom(name, app.element.hydrogen, residue))
+    return topology
+
+
+def _parametrise(
+    forcefield: app.ForceField, placed: Sequence[_Placed], choices: Choices, say: Say
+) -> dict[str, Any]:
+    """Make the force field know the small molecules; return what was done."""
+    kinds: dict[str, _Placed] = {}
+    for molecule in placed:
+        kinds.setdefault(smiles(molecule.mol), molecule)
+    method, own = _charge_method(choices, len(kinds))
+    with_openff = choices.small_molecules != "nonbonded" and openff_available()
+    if choices.small_molecules == "openff" and not with_openff:
+        raise InputError(
+            "small_molecules='openff' needs openmmforcefields and the OpenFF toolkit, from "
+            "conda-forge: conda install -c conda-forge openmmforcefields"
+        )
+    entries: list[dict[str, Any]] = []
+    for text, molecule in kinds.items():
+        mol = molecule.mol
+        entry: dict[str, Any] = {"residue": molecule.name, "smiles": text}
+        entry["formal_charge"] = Chem.GetFormalCharge(mol)
+        if mol.HasProp("chosen_stereo") and (chosen := mol.GetIntProp("chosen_stereo")):
+            say(f"{molecule.name}: {chosen} configurations were left open, built as {text}")
+        topology = to_structure(mol, molecule.name).topology
+        if not forcefield.getUnmatchedResidues(topology):
+            entry["parameters"] = entry["charges"] = "of the force field"
+        elif with_openff:
+            charges = None
+            if method is not None:
+                charges = [own_charges(mol, own) if own else partial_charges(mol, method)]
+            generator, name = openff_templates([mol], charges)
+            forcefield.registerTemplateGenerator(generator)
+            entry |= {"parameters": name, "charges": method or f"of {name}"}
+        else:
+            ligand = Ligand.create(mol, molecule.name, method or "mmff94", own)
+            forcefield.registerTemplateGenerator(NonbondedTemplates([ligand]))
+            entry |= {"parameters": f"Lennard-Jones of {SOURCE}, no bonded terms"}
+            entry["charges"] = _describe(ligand.method)
+            entry["types"] = [parameter.type for parameter in ligand.parameters]
+        try:
+            forcefield.createSystem(topology)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"no parameters for {molecule.name} ({text}): {reason}") from None
+        say(
+            f"{molecule.name} ({text}): {entry['parameters']}; charges {entry['charges']}, "
+            f"sum {entry['formal_charge']:+d}"
+        )
+        entries.append(entry)
+    return {"small_molecules": entries}
+
+
+def _charge_method(choices: Choices, kinds: int) -> tuple[str | None, list[float] | None]:
+    """Return the method for the charges, and the values of a user's file."""
+    given = choices.charges
+    if given is None or given.lower() in CHARGE_METHODS:
+        return given.lower() if given else None, None
+    if not Path(given).is_file():
+        raise InputError(
+            f"charges '{given}' are neither a method ({', '.join(CHARGE_METHODS)}) nor a file"
+        )
+    if kinds != 1:
+        raise InputError(f"charges from a file need one kind of small molecule, there are {kinds}")
+    text = " ".join(line.partition("#")[0] for line in Path(given).read_text().splitlines())
+    try:
+        return given, [float(word) for word in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise InputError(f"'{given}' does not hold charges: {error}") from None
+
+
+def _describe(method: str) -> str:
+    names = {
+        "mmff94": f"MMFF94 (RDKit {rdBase.rdkitVersion})",
+        "gasteiger": f"Gasteiger (RDKit {rdBase.rdkitVersion})",
+        "xtb": "GFN2-xTB (Mulliken, tblite)",
+    }
+    return names.get(method, f"of {method}")
+
+
+def _complete(
+    modeller: app.Modeller, forcefield: app.ForceField, water: str, choices: Choices, say: Say
+) -> int:
+    """Add missing hydrogens and the extra sites of waters; return the number of hydrogens."""
+    before = modeller.topology.getNumAtoms()
+    try:
+        if forcefield.getUnmatchedResidues(modeller.topology):
+            with seeded(choices.seed):
+                modeller.addHydrogens(forcefield, pH=choices.ph)
+        added = modeller.topology.getNumAtoms() - before
+        if WATER_MODELS.get(water, ("", ""))[1] == "tip4pew":
+            modeller.addExtraParticles(forcefield)
+        forcefield.createSystem(modeller.topology)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"the force field does not suit the structure: {reason} Missing heavy atoms can be "
+            "added with PDBFixer; a small molecule is given as a ligand"
+        ) from None
+    if added:
+        say(f"{added} hydrogens added for pH {choices.ph:g}")
+    return added
+
+
+def _solvate(
+    modeller: app.Modeller,
+    forcefield: app.ForceField,
+    water: str,
+    shape: str,
+    choices: Choices,
+    say: Say,
+) -> None:
+    """Add water unless there is enough, or none wanted."""
+    if choices.width is not None and choices.padding is not None:
+        raise InputError("give the width of the box or the padding, not both")
+    wants_box = choices.width or choices.padding or choices.salt
+    if is_filled(modeller):
+        if wants_box:
+            raise InputError(
+                f"'{choices.source}' fills its box, so it is solvated already: leave out box, "
+                "padding and salt"
+            )
+        say("the structure fills its box: no water is added")
+    elif water == NO_WATER:
+        if wants_box:
+            raise InputError("a box, padding or salt needs water: choose a model of it")
+        modeller.topology.setPeriodicBoxVectors(None)
+        say("no water: in vacuum, without a box")
+    else:
+        padding = PADDING if choices.padding is None else choices.padding
+        add_solvent(
+            modeller, forcefield, water, choices.width, padding, shape, choices.salt, choices.seed
+        )
+
+
+def _create_system(forcefield: app.ForceField, topology: app.Topology, cutoff: float) -> Any:
+    settings = nonbonded_settings(topology, cutoff)
+    try:
+        return forcefield.createSystem(topology, **settings)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the force field does not suit the structure: {reason}") from None

@@ -1,0 +1,228 @@
+"""Small molecules: from SMILES, a molfile or bare coordinates to RDKit, and on to OpenMM.
+
+A molecule is an RDKit ``Mol`` with all hydrogens and one conformer, whose atoms have their names
+in the property ``name``.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+from openmm import app
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDetermineBonds, rdDistGeom, rdForceFieldHelpers
+from rdkit.Geometry import Point3D
+
+from ..errors import InputError
+from ..units import NM
+from .structure import Structure, bonded_pairs
+
+
+def from_smiles(text: str, seed: int = 1) -> Chem.Mol:
+    """Build a molecule with ETKDG and minimise it with MMFF94.
+
+    Raises
+    ------
+    InputError
+        The text is no SMILES or means more than one molecule, or no geometry is found.
+    """
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(text, sanitize=False)
+        if mol is None or mol.GetNumAtoms() == 0:
+            raise InputError(f"'{text}' is not a SMILES")
+        problems = Chem.DetectChemistryProblems(mol)
+        if problems:
+            raise InputError(f"SMILES '{text}' has a problem: {problems[0].Message()}")
+        Chem.SanitizeMol(mol)
+        return named(_build(Chem.AddHs(mol), f"SMILES '{text}'", seed))
+
+
+def from_molfile(path: Path, seed: int = 1) -> Chem.Mol:
+    """Read the first molecule of an SDF or MOL file; missing hydrogens are added.
+
+    A flat drawing is built in three dimensions, as `from_smiles` does it.
+
+    Raises
+    ------
+    InputError
+        The file holds no molecule that RDKit understands, or more than one in its first record.
+    """
+    with rdBase.BlockLogs():
+        mol = next(iter(Chem.SDMolSupplier(str(path), removeHs=False)), None)
+        if mol is None or mol.GetNumAtoms() == 0:
+            raise InputError(
+                f"'{path}' does not begin with a molecule that RDKit understands (valences, "
+                "aromatic rings): check it in a molecule editor"
+            )
+        if mol.GetConformer().Is3D():
+            return named(_one(Chem.AddHs(mol, addCoords=True), f"'{path}'"))
+        return named(_build(Chem.AddHs(mol), f"'{path}'", seed))
+
+
+def from_coordinates(
+    numbers: Sequence[int], positions: np.ndarray, names: Sequence[str], charge: int, where: str
+) -> Chem.Mol:
+    """Perceive the bonds of a molecule with all its hydrogens.
+
+    Parameters
+    ----------
+    numbers, names
+        Atomic number and name of each atom.
+    positions
+        Å, shape ``[N, 3]``.
+    charge
+        Net charge, e.
+    where
+        What to call it in a message.
+
+    Raises
+    ------
+    InputError
+        No assignment of bonds gives this charge.
+    """
+    mol = _atoms_only(numbers, positions)
+    try:
+        with rdBase.BlockLogs():
+            rdDetermineBonds.DetermineBonds(mol, charge=charge)
+    except (ValueError, RuntimeError):
+        raise InputError(
+            f"no bonds and bond orders suit the atoms of {where} at charge {charge:+d}: give its "
+            "charge, or its SMILES or SDF file as a ligand"
+        ) from None
+    return named(_one(mol.GetMol(), where), names)
+
+
+def onto(
+    template: Chem.Mol, numbers: np.ndarray, positions: np.ndarray, names: Sequence[str]
+) -> Chem.Mol | None:
+    """Return the molecule `template` at the coordinates of some atoms; `None` if they differ.
+
+    Atoms and bonds must agree; bond orders and charges are those of the template. Hydrogens that
+    the coordinates lack are added.
+
+    Parameters
+    ----------
+    template
+        With all hydrogens.
+    numbers, positions, names
+        As for `from_coordinates`.
+    """
+    numbers = np.asarray(numbers)
+    kept = np.arange(len(numbers))
+    if len(numbers) != template.GetNumAtoms():
+        template, kept = Chem.RemoveAllHs(template), np.flatnonzero(numbers > 1)
+    if len(kept) != template.GetNumAtoms():
+        return None
+    found = _atoms_only(numbers[kept], positions[kept])
+    for i, j in bonded_pairs(ase.Atoms(numbers[kept], positions[kept])).tolist():
+        found.AddBond(i, j, Chem.BondType.SINGLE)
+    wanted = bare_graph(template)
+    if found.GetNumBonds() != wanted.GetNumBonds():
+        return None
+    match = found.GetSubstructMatch(wanted)
+    if not match:
+        return None
+    mol = Chem.RenumberAtoms(template, np.argsort(match).tolist())
+    mol.RemoveAllConformers()
+    mol.AddConformer(found.GetConformer(), assignId=True)
+    Chem.AssignStereochemistryFrom3D(mol)
+    with_hydrogens = Chem.AddHs(mol, addCoords=True)
+    return named(with_hydrogens, [names[k] for k in kept.tolist()])
+
+
+def bare_graph(mol: Chem.Mol) -> Chem.Mol:
+    """Return elements and connectivity alone, without bond orders and charges."""
+    graph = Chem.RWMol()
+    for atom in mol.GetAtoms():
+        bare = Chem.Atom(atom.GetAtomicNum())
+        bare.SetNoImplicit(True)
+        graph.AddAtom(bare)
+    for bond in mol.GetBonds():
+        graph.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    graph.UpdatePropertyCache(strict=False)
+    return graph.GetMol()
+
+
+def to_structure(mol: Chem.Mol, residue_name: str) -> Structure:
+    """Turn a molecule into a structure of one residue, with bonds and formal charges."""
+    topology = app.Topology()
+    residue = topology.addResidue(residue_name, topology.addChain())
+    atoms = [
+        topology.addAtom(
+            atom.GetProp("name"),
+            app.Element.getByAtomicNumber(atom.GetAtomicNum()),
+            residue,
+            formalCharge=atom.GetFormalCharge(),
+        )
+        for atom in mol.GetAtoms()
+    ]
+    for bond in mol.GetBonds():
+        topology.addBond(atoms[bond.GetBeginAtomIdx()], atoms[bond.GetEndAtomIdx()])
+    return Structure(topology, mol.GetConformer().GetPositions() * NM, None)
+
+
+def smiles(mol: Chem.Mol) -> str:
+    """Return the canonical SMILES, without explicit hydrogens."""
+    with rdBase.BlockLogs():
+        return Chem.MolToSmiles(Chem.RemoveHs(mol))
+
+
+def named(mol: Chem.Mol, names: Sequence[str] = ()) -> Chem.Mol:
+    """Name the atoms; those beyond the given ones by element and number, each differently."""
+    taken, count = set(names), Counter[str]()
+    for index, atom in enumerate(mol.GetAtoms()):
+        name = names[index] if index < len(names) else ""
+        while not name:
+            count[atom.GetSymbol()] += 1
+            guess = f"{atom.GetSymbol()}{count[atom.GetSymbol()]}"
+            name = guess if guess not in taken else ""
+        taken.add(name)
+        atom.SetProp("name", name)
+    return mol
+
+
+def _one(mol: Chem.Mol, where: str) -> Chem.Mol:
+    parts = len(Chem.GetMolFrags(mol))
+    if parts > 1:
+        raise InputError(
+            f"{where} is {parts} molecules: give one; ions and salt come with the water"
+        )
+    return mol
+
+
+def _build(mol: Chem.Mol, where: str, seed: int) -> Chem.Mol:
+    """Give a molecule with all hydrogens a geometry, and a configuration where it is left open.
+
+    The property ``chosen_stereo`` counts the latter.
+    """
+    _one(mol, where)
+    unknown = Chem.StereoSpecified.Unspecified
+    chosen = sum(found.specified == unknown for found in Chem.FindPotentialStereo(mol))
+    settings: Any = rdDistGeom.ETKDGv3()  # its stubs have no attributes that can be set
+    settings.randomSeed = seed
+    if rdDistGeom.EmbedMolecule(mol, settings) < 0:
+        settings.useRandomCoords = True
+        if rdDistGeom.EmbedMolecule(mol, settings) < 0:
+            raise InputError(f"RDKit finds no geometry for {where}: give a file with coordinates")
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+        rdForceFieldHelpers.MMFFOptimizeMolecule(mol, maxIters=2000)
+    else:
+        rdForceFieldHelpers.UFFOptimizeMolecule(mol, maxIters=2000)
+    Chem.AssignStereochemistryFrom3D(mol)
+    mol.SetIntProp("chosen_stereo", chosen)
+    return mol
+
+
+def _atoms_only(numbers: Sequence[int] | np.ndarray, positions: np.ndarray) -> Chem.RWMol:
+    """Return atoms without bonds and hydrogens of their own, at their positions in Å."""
+    mol, conformer = Chem.RWMol(), Chem.Conformer(len(numbers))
+    for index, (number, position) in enumerate(zip(numbers, positions, strict=True)):
+        atom = Chem.Atom(int(number))
+        atom.SetNoImplicit(True)
+        mol.AddAtom(atom)
+        conformer.SetAtomPosition(index, Point3D(*map(float, position)))
+    mol.AddConformer(conformer, assignId=True)
+    return mol
