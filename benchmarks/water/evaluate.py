@@ -27,6 +27,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.observables import (
     block_error,
     distances,
@@ -34,7 +35,6 @@ from openmm_nequip.analysis.observables import (
     pressure,
     radial_distribution,
 )
-from openmm_nequip.analysis.summary import load_trajectory, read_log
 from openmm_nequip.analysis.transport import diffusion_coefficient, finite_size_correction
 from openmm_nequip.benchmarking.machine import describe
 from openmm_nequip.cli.simulate import Lines
@@ -178,7 +178,7 @@ def measure(
     stresses: int,
 ) -> dict[str, Any]:
     """Return the figures of a finished run."""
-    trajectory = load_trajectory(folder, config)
+    trajectory = open_run(folder).load()
     log = read_log(folder / "state.csv")
     first = round(equilibration / FRAME)
     positions = trajectory.xyz.astype(float)[first:] * 10

@@ -16,7 +16,7 @@ import torch
 from openmm import unit
 
 from openmm_nequip import load
-from openmm_nequip.analysis.summary import read_log
+from openmm_nequip.analysis.folder import read_log
 from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.config import parse_config
 from openmm_nequip.errors import InputError
