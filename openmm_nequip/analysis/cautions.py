@@ -1,15 +1,15 @@
 """What a reader of the results should know before believing them."""
 
-import numpy as np
 from ase.units import kB
 
 from .folder import Run
-from .observables import block_error
+from .observables import equilibrated_from
 from .results import Quantity, Section
 
 HEATING = 10.0  # K/ns that a drift of the total energy may amount to
 SAMPLES = 20  # independent ones, below which an error is itself hardly known
 _SIGNIFICANT = 4.0  # standard errors
+_GAIN = 2.0  # times more independent samples without the beginning: it is not in equilibrium
 _DRIFT = HEATING * 3 * kB  # meV/atom/ps: 3 kB per atom, as of anything harmonic
 _LOGGED = {
     "potential_kJ_mol": "the potential energy",
@@ -57,22 +57,17 @@ def _off_target(run: Run, results: dict[str, Quantity]) -> list[str]:
 
 
 def _moving(run: Run) -> list[str]:
-    """Compare the first and the last third of what averages use."""
     found = []
     for column, name in _LOGGED.items():
         values = run.steady_log.get(column)
-        if values is None or np.ptp(values) < 1e-9 * max(1.0, abs(values[0])):
+        if values is None:
             continue
-        third = len(values) // 3
-        first, last = values[:third], values[-third:]
-        error = np.hypot(block_error(first), block_error(last))
-        change = float(last.mean() - first.mean()) if third else 0.0
-        if abs(change) > _SIGNIFICANT * error:  # never where the error is not known
-            unit = "g/mL" if column == "density_g_mL" else "kJ/mol"
+        first, gain = equilibrated_from(values)
+        if gain > _GAIN:  # NaN is not
             found.append(
-                f"{name[0].upper()}{name[1:]} still changes: by {change:+.3g} {unit} from the "
-                f"first to the last third, {abs(change) / error:.0f} standard errors. Equilibrate "
-                "for longer before averaging."
+                f"{name[0].upper()}{name[1:]} was not in equilibrium before about "
+                f"{run.steady_log['time_ps'][first]:.3g} ps: averages that begin at "
+                f"{run.steady_log['time_ps'][0]:.3g} ps are off. Equilibrate for longer."
             )
     return found
 

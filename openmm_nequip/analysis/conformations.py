@@ -90,12 +90,18 @@ def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of int
-        Atoms a-b-c-d of each torsion, shape ``[T, 4]``; a and d are the heaviest neighbours.
+        Atoms a-b-c-d of each torsion, shape ``[T, 4]``; a and d begin the largest branches, so
+        that torsions follow the main chain.
     """
     graph = networkx.Graph(np.asarray(bonds).tolist())
 
+    def branch(start: int, end: int) -> int:
+        """Count the atoms on the side of `start` once `end` is taken away."""
+        left = networkx.restricted_view(graph, [end], [])
+        return len(networkx.node_connected_component(left, start))
+
     def outer(atom: int, other: int) -> int | None:
-        rest = sorted(set(graph[atom]) - {other}, key=lambda k: (-numbers[k], k))
+        rest = sorted(set(graph[atom]) - {other}, key=lambda k: (-branch(k, atom), -numbers[k], k))
         alike = len(rest) == 3 and all(
             numbers[k] == numbers[rest[0]] and len(graph[k]) == 1 for k in rest
         )

@@ -1,12 +1,14 @@
 """A run folder as the analysis reads it: in pieces that fit into memory."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import ase
 import mdtraj
 import numpy as np
 from openmm import app
@@ -104,6 +106,17 @@ class Run:
         return connected_components(graph, directed=False)[1]
 
     @cached_property
+    def composition(self) -> str:
+        """Molecules by number, as 'C2H6O + 300 H2O', or the formula where they are too many."""
+        order = np.argsort(self.molecules, kind="stable")
+        ends = np.cumsum(np.bincount(self.molecules))[:-1]
+        kinds = Counter(tuple(np.sort(part)) for part in np.split(self.numbers[order], ends))
+        if len(kinds) > 5:
+            return formula(self.numbers)
+        named = sorted((count, formula(np.array(kind))) for kind, count in kinds.items())
+        return " + ".join(f"{count} {name}" if count > 1 else name for count, name in named)
+
+    @cached_property
     def water(self) -> np.ndarray:
         """Atoms of the water around the region, shape ``[W]``."""
         return np.setdiff1d([atom.index for atom in self.topology.atoms if atom.residue.is_water],
@@ -167,9 +180,9 @@ class Run:
         InputError
             The trajectory cannot be read.
         """
-        with _reading(self.path):
+        with reading(self.path):
             return mdtraj.load(
-                str(self.path), atom_indices=atoms, stride=stride, **self._topology_argument
+                str(self.path), atom_indices=atoms, stride=stride, **self.topology_argument
             )
 
     @cached_property
@@ -211,18 +224,24 @@ class Run:
 
     def _iterate(self, atoms: np.ndarray | None, **options: int) -> Iterator[mdtraj.Trajectory]:
         chunks = mdtraj.iterload(
-            str(self.path), atom_indices=atoms, **options, **self._topology_argument
+            str(self.path), atom_indices=atoms, **options, **self.topology_argument
         )
         while True:
-            with _reading(self.path):
+            with reading(self.path):
                 chunk = next(chunks, None)
             if chunk is None:
                 return
             yield chunk
 
     @property
-    def _topology_argument(self) -> dict[str, mdtraj.Topology]:
+    def topology_argument(self) -> dict[str, mdtraj.Topology]:
+        """What mdtraj's readers need beside the path."""
         return {} if self.path.suffix == ".h5" else {"top": self.topology}
+
+
+def formula(numbers: np.ndarray) -> str:
+    """Return the sum formula in Hill's order; virtual sites do not count."""
+    return ase.Atoms(numbers[numbers > 0]).get_chemical_formula("hill")
 
 
 def open_run(folder: str | Path) -> Run:
@@ -278,7 +297,7 @@ def load_topology(folder: Path) -> mdtraj.Topology:
     for name in ("topology.pdb", "topology.cif"):
         path = folder / name
         if path.exists():
-            with _reading(path):
+            with reading(path):
                 if path.suffix == ".cif":
                     return mdtraj.Topology.from_openmm(app.PDBxFile(str(path)).topology)
                 return mdtraj.load_topology(path, standard_names=False)
@@ -301,12 +320,12 @@ def trajectory_path(folder: Path) -> Path:
 
 
 def _length(path: Path) -> int:
-    with _reading(path), mdtraj.open(str(path)) as file:
+    with reading(path), mdtraj.open(str(path)) as file:
         return len(file)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn what the readers of a damaged file raise into one clear line."""
     try:
         with quiet():

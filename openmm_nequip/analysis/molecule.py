@@ -23,6 +23,7 @@ CONFORMER = 60.0  # degrees: frames whose torsions differ by less are one confor
 CLUSTER = 1.0  # Å, where torsions are too many
 _TORSIONS = 10  # that tell conformers apart; with more of them every frame would be one
 _CLUSTERED = 1000  # frames: the distances of all pairs are held
+_CONSTRAINED = 1e-3  # Å; the single precision of a trajectory moves a fixed length by less
 _SURFACE = 20_000  # atoms times frames whose surface is computed
 
 
@@ -188,10 +189,16 @@ def _add_bonds(
         frames = positions[::stride]
         cells = None if box is None else box[::stride]
         lengths = distances(frames, bonds[kinds == kind], cells)
-        found[str(kind)] = lengths.ravel()
-        quantity = average(f"bond length {kind}", lengths.mean(axis=1), "Å",
-                           f"spread {lengths.std():.3f} Å")  # fmt: skip
-        section.quantities.append(quantity)
+        spread = float(lengths.std(axis=0).max())
+        name = f"bond length {kind}"
+        if spread < _CONSTRAINED:
+            mean = Quantity(name, float(lengths.mean()), unit="Å", remark="constrained")
+        else:
+            mean = average(name, lengths.mean(axis=1), "Å", f"spread {lengths.std():.3f} Å")
+            found[str(kind)] = lengths.ravel()
+        section.quantities.append(mean)
+    if not found:
+        return
     section.pictures.append(
         Picture("bonds", "Bond lengths",
                 "Distributions of the bond lengths: "

@@ -80,6 +80,33 @@ def statistical_inefficiency(values: np.ndarray) -> float:
     return float(max(1.0, 1 + 2 * ((1 - lags / count) * correlation)[:end].sum()))
 
 
+def equilibrated_from(values: np.ndarray) -> tuple[int, float]:
+    """Find where a time series has become stationary (Chodera, 2016).
+
+    Leaving out the first samples makes an average poorer in samples, unless those differ from all
+    others and are what correlates: the start is chosen that leaves most independent samples.
+
+    Parameters
+    ----------
+    values
+        Shape ``[T]``.
+
+    Returns
+    -------
+    first : int
+        The sample from which on to average, one of 20 in the first half.
+    gain : float
+        How many times more independent samples than from the start there are then; NaN where
+        they are not known.
+    """
+    starts = np.arange(20) * len(values) // 40
+    samples = np.array([(len(values) - s) / statistical_inefficiency(values[s:]) for s in starts])
+    if np.isnan(samples[0]):
+        return 0, float("nan")
+    best = int(np.nanargmax(samples))
+    return int(starts[best]), float(samples[best] / samples[0])
+
+
 def energy_drift(time: np.ndarray, energy: np.ndarray, num_atoms: int) -> Drift:
     """Fit a line to the total energy.
 

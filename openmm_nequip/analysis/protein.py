@@ -28,8 +28,8 @@ def protein(run: Run) -> Section | None:
     )
     section.pictures.append(
         Picture("ramachandran", "Ramachandran",
-                f"Backbone torsions φ and ψ of {len(names)} residues; {100 * helical.mean():.0f}% "
-                "of them in the α basin.",
+                f"Backbone torsions φ and ψ, {len(names)} residue{'s' * (len(names) > 1)}; "
+                f"{100 * helical.mean():.0f}% in the α basin.",
                 partial(draw_ramachandran, phi=phi, psi=psi, names=names))
     )  # fmt: skip
     if len(names) >= _FOLDED:

@@ -34,10 +34,13 @@ class Quantity:
     samples: float | None = None
     remark: str = ""
 
-    def text(self) -> str:
+    def number(self) -> str:
         """Return value, error and unit; two digits of the error count."""
-        shown = f"{rounded(self.value, self.error)} {self.unit}".rstrip()
-        return f"{shown} ({self.remark})" if self.remark else shown
+        return f"{rounded(self.value, self.error)} {self.unit}".rstrip()
+
+    def text(self) -> str:
+        """Return the number with the remark behind it."""
+        return f"{self.number()} ({self.remark})" if self.remark else self.number()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def average(name: str, values: np.ndarray, unit: str = "", remark: str = "") -> 
     What never changed has neither: its error is not zero, but unknown.
     """
     values = np.asarray(values, dtype=float)
-    if (values == values[0]).all():
+    if np.ptp(values) <= 1e-12 * abs(values[0]):
         return Quantity(name, float(values[0]), None, unit, None, remark or "always the same")
     samples = len(values) / statistical_inefficiency(values)
     return Quantity(

@@ -5,12 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import ase
-
 from ..md.reporters import read_warnings
 from ..modelfile import DEFAULT_MODEL, write_atomically
 from .cautions import cautions
-from .folder import Run, open_run
+from .folder import Run, formula, open_run
 from .molecule import molecule
 from .protein import protein
 from .results import Picture, Quantity, Section
@@ -60,10 +58,10 @@ def analyze(folder: str | Path) -> Analysis:
     sections += [*surroundings(run), thermodynamics(run)]
 
     config, log = run.config, run.production
-    formula = ase.Atoms(run.numbers).get_chemical_formula("hill")
     summary: dict[str, Any] = {
         "structure": config.structure,
-        "formula": formula,
+        "formula": formula(run.numbers),
+        "composition": run.composition,
         "atoms": len(run.numbers),
         "potential": config.potential or DEFAULT_MODEL,
         "ensemble": config.ensemble,
@@ -85,16 +83,16 @@ def analyze(folder: str | Path) -> Analysis:
         "cautions": cautions(run, sections),
     }
     if run.is_mixed:
-        region = ase.Atoms(run.numbers[run.region]).get_chemical_formula("hill")
         summary["ml_region"] = {
-            "selection": run.selection, "formula": region, "atoms": len(run.region),
-        }  # fmt: skip
+            "selection": run.selection,
+            "formula": formula(run.numbers[run.region]),
+            "atoms": len(run.region),
+        }
     if warnings := read_warnings(run.folder / "warnings.csv"):
         summary["warnings"] = [
             f"at {float(row['time_ps']):g} ps: {row['message']}" for row in warnings
         ]
-    what = f"{summary['ml_region']['formula']} in {formula}" if run.is_mixed else formula
-    title = f"{what}, {config.ensemble.upper()}, {summary['potential']}"
+    title = f"{run.composition}, {config.ensemble.upper()}, {summary['potential']}"
     return Analysis(title, run, sections, summary)
 
 
@@ -121,7 +119,7 @@ def table(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def description(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what was run, as names and values."""
     state = "" if summary["finished"] else ", unfinished"
-    rows = [("system", f"{summary['formula']}, {summary['atoms']:,} atoms")]
+    rows = [("system", f"{summary['composition']}, {summary['atoms']:,} atoms")]
     if region := summary.get("ml_region"):
         rows.append(("ML region", f"{region['formula']}, {region['atoms']} atoms: "
                                   f"{region['selection']}"))  # fmt: skip

@@ -17,6 +17,7 @@ from .transport import Diffusion, diffusion_coefficient, unwrap
 
 SHELL = 3.5  # Å, from the heavy atoms of the region to the oxygen of a water next to it
 DIFFUSIVE = 1.0  # ps, when a molecule has forgotten its velocity and its cage
+BIN = 0.1  # Å, of radial distribution functions
 _PAIRS = 100_000  # of a radial distribution function; of more atoms a part is looked at
 _MOLECULES = 300  # whose diffusion is followed
 _BONDED = 30  # waters whose hydrogen bonds are counted
@@ -127,7 +128,7 @@ def _collect(
         share = float((1 / np.linalg.det(box)).sum())
         weight += share
         for name, members in pairs.items():
-            r, g = radial_distribution(positions, members, box, r_max)
+            r, g = radial_distribution(positions, members, box, r_max, BIN)
             total[name] = total[name] + share * g
         if around:
             shell.append(neighbour_count(positions, heavy, oxygens, SHELL, box))

@@ -31,16 +31,15 @@ def analyze(
 def report(folder: Path, console: Console) -> None:
     """Analyse a run folder, save figures and summary and print them."""
     from ..analysis.plots import save_plots
+    from ..analysis.report import save_report
     from ..analysis.summary import analyze, save_summary, table
 
     analysis = analyze(folder)
     plots = save_plots(analysis.title, analysis.pictures, folder / "plots")
     save_summary(analysis, plots)
+    page = save_report(analysis)
     grid = Table(title=analysis.title, title_justify="left", show_header=False)
     for name, value in table(analysis.summary):
         grid.add_row(name, value)
     console.print(grid)
-    console.print(
-        "trajectory, state.csv, summary.md and plots/overview.png are in "
-        f"[bold]{escape(str(folder))}[/]"
-    )
+    console.print(f"report: [bold]{escape(str(page))}[/], single figures in plots/ beside it")

@@ -105,10 +105,16 @@ def test_rotatable_bonds(smiles, middle):
         assert {tuple(sorted(pair)) for pair in ((a, b), (b, c), (c, d))} <= together
 
 
-def test_the_ends_of_a_torsion_are_the_heaviest_neighbours():
-    numbers, bonds = bonds_of("OC(C)C(F)C")
-    by_middle = {tuple(row[1:3]): row for row in rotatable_bonds(numbers, bonds).tolist()}
-    assert by_middle[1, 3] == [0, 1, 3, 4]
+def test_torsions_follow_the_main_chain():
+    # N-acetyl-alanine-N'-methylamide: ω, φ, ψ, ω of the backbone, not of O or the side chain.
+    numbers, bonds = bonds_of("CC(=O)NC(C)C(=O)NC")
+    found = rotatable_bonds(numbers, bonds).tolist()
+    assert found == [[0, 1, 3, 4], [1, 3, 4, 6], [3, 4, 6, 8], [4, 6, 8, 9]]
+
+
+def test_among_branches_of_one_size_the_heavier_atom_begins_a_torsion():
+    numbers, bonds = bonds_of("FC(Cl)C(F)Br")
+    assert rotatable_bonds(numbers, bonds).tolist() == [[2, 1, 3, 5]]
 
 
 def test_torsions_of_constructed_geometries():

@@ -13,6 +13,7 @@ from openmm_nequip.analysis.observables import (
     box_widths,
     distances,
     energy_drift,
+    equilibrated_from,
     find_bonds,
     pressure,
     radial_distribution,
@@ -102,6 +103,20 @@ def test_inefficiency_is_the_sum_of_its_definition():
 def test_inefficiency_of_a_constant_is_unknown():
     assert np.isnan(statistical_inefficiency(np.full(100, -1e6)))
     assert np.isnan(statistical_inefficiency(np.array([1.0, 2.0])))
+
+
+def test_a_stationary_series_is_averaged_from_its_start():
+    for memory in (0.0, 0.9):
+        _, gain = equilibrated_from(remembering(memory, 5000))
+        assert gain < 1.5
+
+
+def test_the_beginning_of_a_relaxation_is_left_out():
+    time = np.arange(4000)
+    first, gain = equilibrated_from(remembering(0.5, 4000) + 30 * np.exp(-time / 150))
+    assert 600 <= first <= 1600  # the rest is less than half a standard deviation off, or 0
+    assert gain > 5
+    assert equilibrated_from(np.ones(50)) == (0, pytest.approx(np.nan, nan_ok=True))
 
 
 def test_distances_take_the_minimum_image():

@@ -1,0 +1,59 @@
+"""``report.html``: one file with everything, for any browser, without a network."""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..modelfile import write_atomically
+from ..versions import versions
+from .plots import to_svg
+from .scene import scene, scene_text
+from .summary import Analysis, description
+
+_PAGES = Environment(
+    loader=PackageLoader("openmm_nequip.analysis"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
+
+
+def save_report(analysis: Analysis) -> Path:
+    """Write ``report.html`` into the run folder and return it."""
+    run, folder = analysis.run, analysis.run.folder
+    made_with = folder / "versions.json"
+    shown = scene(run)
+    page = _PAGES.get_template("report.html").render(
+        title=analysis.title,
+        where=str(folder),
+        summary=analysis.summary,
+        warnings=analysis.summary.get("warnings", []),
+        facts=description(analysis.summary),
+        sections=analysis.sections,
+        svg={picture.name: Markup(to_svg(picture)) for picture in analysis.pictures},
+        scene=shown,
+        scene_text=scene_text(run, shown),
+        viewer=Markup(_source("viewer.js")),
+        config=(folder / "config.yaml").read_text().strip(),
+        seed=run.config.seed,
+        versions=json.loads(made_with.read_text()) if made_with.exists() else {},
+        version=_version(),
+    )
+    return _write(folder, page)
+
+
+def _source(name: str) -> str:
+    assert _PAGES.loader is not None
+    return _PAGES.loader.get_source(_PAGES, name)[0]
+
+
+def _version() -> str:
+    return versions().get("openmm-nequip", "")
+
+
+def _write(folder: Path, page: str) -> Path:
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    return path
