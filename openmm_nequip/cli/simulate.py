@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from . import app
 
 if TYPE_CHECKING:
-    from ..md.protocol import Progress as Status
+    from ..md.progress import Progress as Status
 
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 
@@ -37,6 +37,14 @@ def simulate(
 
         openmm-nequip simulate ethanol.yaml seed=2 output=runs/second
 
+    A molecule in water, by a force field but for the molecule's own energy:
+
+        structure: box.pdb
+        force_field: [amber14-all.xml, amber14/tip3p.xml]   # or system.xml, x.prmtop, x.top
+        ml_region: resname LIG
+        ensemble: npt
+        time: 1 ns
+
     The run folder (runs/ethanol by default) gets the trajectory, state.csv, plots and a summary.
     The same command goes on with a run that was stopped or killed.
     """
@@ -44,25 +52,21 @@ def simulate(
     from ..errors import InputError
     from ..kernels.engine import choose_engine
     from ..md.config import SimulationConfig
+    from ..md.inputs import find_files, load_input
+    from ..md.preparation import ml_region
     from ..md.protocol import run
-    from ..md.structure import find_structure, load_structure
     from .analyze import report
 
     settings = load_config(SimulationConfig, config, overrides or [])
     folder = Path(settings.output or Path("runs") / config.stem)
-    structure = load_structure(settings.structure, config.parent)
-    if settings.periodic is not None:
-        structure = structure.periodic(settings.periodic)
-    found: dict[str, str] = {}  # files may lie beside the configuration
-    if path := find_structure(settings.structure, config.parent):
-        found["structure"] = str(path)
-    if settings.potential and (beside := config.parent / settings.potential).is_file():
-        found["potential"] = str(beside)
-    settings = settings.model_copy(update=found)
+    settings = find_files(settings, config.parent)
+    structure = load_input(settings)
+    region = ml_region(settings, structure)
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(
         f"[bold]{structure.formula()}[/] ({escape(settings.structure)}), "
+        f"{'' if region is None else f'{len(region)} atoms by the potential, '}"
         f"{settings.ensemble.upper()}, {settings.temperature:g} K, "
         f"{settings.total_steps:,} steps of {settings.timestep:g} fs, "
         f"{choose_engine(settings.engine, settings.device)} engine, "
@@ -77,14 +81,16 @@ def simulate(
         raise typer.Exit(130) from None
     if not result.finished:
         console.print(
-            f"stopped after {result.step:,} of {result.total:,} steps and saved; "
+            f"stopped at step {result.step:,} of {result.total:,} and saved; "
             "the same command goes on from there"
         )
         raise typer.Exit(130)
-    try:
-        report(folder, console)
-    except InputError as error:  # the run itself is complete, however short
-        console.print(f"finished, not analysed: {error}", markup=False)
+    replicas = [folder / f"replica-{k + 1}" for k in range(settings.replicas)]
+    for place in replicas if settings.replicas > 1 else [folder]:
+        try:
+            report(place, console)
+        except InputError as error:  # the run itself is complete, however short
+            console.print(f"finished, not analysed: {error}", markup=False)
 
 
 class Lines:
@@ -104,11 +110,13 @@ class Lines:
 
     def progress(self, status: "Status") -> None:
         now = time.monotonic()
-        if now - self._last < _PLAIN_SECONDS and status.step not in (0, status.total):
+        ends = (status.first_step, 0, status.total)
+        if now - self._last < _PLAIN_SECONDS and status.step not in ends:
             return
         self._last = now
         self._console.print(
-            f"step {status.step:>9,} of {status.total:,}  {status.time:.3f} ps  {_readings(status)}"
+            f"{_stage(status)}step {status.step:>9,} of {status.total:,}  {status.time:.3f} ps  "
+            f"{_readings(status)}"
         )
 
 
@@ -140,17 +148,28 @@ class _Display:
     def progress(self, status: "Status") -> None:
         self._bar.update(
             self._task,
-            total=status.total,
-            completed=status.step,
+            total=status.total - status.first_step,
+            completed=status.step - status.first_step,
             time=status.time,
-            readings=_readings(status),
+            readings=_stage(status) + _readings(status),
         )
+
+
+def _stage(status: "Status") -> str:
+    return "" if status.stage == "production" else f"{status.stage}  "
 
 
 def _readings(status: "Status") -> str:
     reading = status.reading
-    volume = "" if reading.volume is None else f"  V {reading.volume:.3f} nm³"
-    return (
-        f"T {reading.temperature:6.1f} K  E_pot {reading.potential:.2f}  "
-        f"E_tot {reading.potential + reading.kinetic:.2f} kJ/mol{volume}  {status.speed:.3g} ns/day"
-    )
+    parts = [
+        f"T {reading.temperature:6.1f} K",
+        f"E_pot {reading.potential:.2f}",
+        f"E_tot {reading.potential + reading.kinetic:.2f} kJ/mol",
+    ]
+    if reading.ml_potential is not None:  # the total of thousands of waters tells nobody anything
+        parts[1:] = [f"E_ML {reading.ml_potential:.2f} kJ/mol"]
+    if reading.derivative is not None:
+        parts.append(f"dE/dλ {reading.derivative:.2f} kJ/mol")
+    if status.density is not None:
+        parts.append(f"{status.density:.4f} g/mL")
+    return "  ".join([*parts, f"{status.speed:.3g} ns/day"])

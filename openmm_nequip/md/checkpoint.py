@@ -25,8 +25,9 @@ class Checkpoint:
     ----------
     step
         Steps done.
-    log, trajectory
-        Length of the two files at that step; whatever is behind it was written later.
+    log, trajectory, region
+        Length of the files at that step; whatever is behind it was written later. `region` is
+        `None` where there is no trajectory of the ML region.
     seconds
         Time spent on these steps, s.
     inputs
@@ -41,6 +42,7 @@ class Checkpoint:
     seconds: float
     inputs: dict[str, str] = field(default_factory=dict)
     finished: bool = False
+    region: Length | None = None
 
     def save(self, folder: Path, context: openmm.Context) -> None:
         """Write the checkpoint of a run whose log and trajectory are already on the disk."""
@@ -66,7 +68,13 @@ class Checkpoint:
         try:
             values = loads(path.read_text())
             log, trajectory = Length(*values.pop("log")), Length(*values.pop("trajectory"))
-            return cls(log=log, trajectory=trajectory, **values)
+            region = values.pop("region", None)
+            return cls(
+                log=log,
+                trajectory=trajectory,
+                region=None if region is None else Length(*region),
+                **values,
+            )
         except FileNotFoundError:
             return None
         except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):

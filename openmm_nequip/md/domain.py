@@ -1,6 +1,6 @@
 """Whether a run is still where its potential has been trained."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -37,12 +37,23 @@ class DomainCheck:
     r_max
         Cutoff of the potential, Å.
     topology
-        All its atoms are described by the potential.
+        Of the System.
+    atoms
+        Indices of those that the potential describes; `None` is all.
     """
 
-    def __init__(self, domain: Domain, r_max: float, topology: app.Topology):
+    def __init__(
+        self,
+        domain: Domain,
+        r_max: float,
+        topology: app.Topology,
+        atoms: Sequence[int] | None = None,
+    ):
         self.domain, self.r_max = domain, r_max
-        self.atoms = list(topology.atoms())
+        members = list(topology.atoms())
+        #: rows of the arrays that belong to the potential
+        self.rows = np.arange(len(members)) if atoms is None else np.array(atoms)
+        self.atoms = [members[k] for k in self.rows]
         symbols = [atom.element.symbol for atom in self.atoms]
         present, self.types = np.unique(symbols, return_inverse=True)
         #: by kind, the distance of each pair of types below which two atoms are outside, Å
@@ -75,9 +86,10 @@ class DomainCheck:
         box
             Lattice vectors as rows, Å, shape ``[3, 3]``; `None` for no box.
         forces
-            eV/Å, shape ``[N, 3]``; `None` unless `needs_forces`.
+            Of the potential, eV/Å, shape ``[N, 3]``; `None` unless `needs_forces`.
         """
         found: list[Departure] = []
+        positions = positions[self.rows]
         reach = max((float(limit.max()) for limit in self.limits.values()), default=0.0)
         if self.range is not None:
             reach = self.r_max
@@ -86,7 +98,7 @@ class DomainCheck:
             found += self._near(i, j, distances)
             found += self._crowded(np.bincount(i, minlength=len(self.atoms)))
         if forces is not None:
-            found += self._strong(forces)
+            found += self._strong(forces[self.rows])
         self.forget(departure.kind for departure in found)
         return found
 
@@ -106,7 +118,7 @@ class DomainCheck:
             worst = int(np.argmax(excess))
             first, second = self.atoms[i[worst]], self.atoms[j[worst]]
             pair = pair_name(first.element.symbol, second.element.symbol)
-            where = f"{_name(first)} and {_name(second)} are {distances[worst]:.2f} Å apart"
+            where = f"{atom_name(first)} and {atom_name(second)} are {distances[worst]:.2f} Å apart"
             if kind == "pair":
                 reason = f"no {pair} pair within the cutoff of {self.r_max:g} Å occurred"
             else:
@@ -126,7 +138,7 @@ class DomainCheck:
             known = f"{fewest} to {most}" if fewest < most else f"{fewest}"
             yield Departure(
                 "neighbors",
-                f"{_name(atom)} has {counts[worst]} neighbours within {self.r_max:g} Å; "
+                f"{atom_name(atom)} has {counts[worst]} neighbours within {self.r_max:g} Å; "
                 f"{atom.element.symbol} had {known} in the potential's training data",
             )
 
@@ -137,8 +149,8 @@ class DomainCheck:
         if sizes[worst] > FORCE * self.domain.max_force:
             yield Departure(
                 "force",
-                f"the force on {_name(self.atoms[worst])} is {sizes[worst]:.1f} eV/Å; the largest "
-                f"in the potential's training data was {self.domain.max_force:.1f} eV/Å",
+                f"the force on {atom_name(self.atoms[worst])} is {sizes[worst]:.1f} eV/Å; the "
+                f"largest in the potential's training data was {self.domain.max_force:.1f} eV/Å",
             )
 
 
@@ -149,5 +161,6 @@ def domain_and_cutoff(model: str | None) -> tuple[Domain, float]:
     return domain, float(header["config"]["r_max"])
 
 
-def _name(atom: app.topology.Atom) -> str:
+def atom_name(atom: app.topology.Atom) -> str:
+    """Return what a user knows an atom by: index, name and residue."""
     return f"atom {atom.index} ({atom.name} of residue {atom.residue.name} {atom.residue.id})"

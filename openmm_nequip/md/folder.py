@@ -3,10 +3,12 @@
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import openmm
 import yaml
 from openmm import app, unit
 
@@ -29,7 +31,10 @@ FREE_TO_CHANGE = {
     "engine",
     "output",
 }
-_BY_CONTENT = {"structure", "potential"}  # compared by fingerprint: a file may have other names
+# compared by fingerprint: a file may have other names
+_BY_CONTENT = {"structure", "potential", "force_field"}
+_PDB_ATOMS = 99_999
+_ELSEWHERE = "give another output= or remove the folder"
 
 
 @contextmanager
@@ -52,13 +57,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def fingerprints(config: SimulationConfig, structure: Structure) -> dict[str, str]:
-    """Return SHA-256 hashes of the structure and the potential."""
+    """Return SHA-256 hashes of structure, potential and, if there is one, force field."""
     digest = hashlib.sha256(structure.positions.tobytes())
     digest.update(b"" if structure.box is None else structure.box.tobytes())
     for atom in structure.topology.atoms():
         digest.update(str(atom.element).encode())
     model = find_model(config.potential or DEFAULT_MODEL).read_bytes()
-    return {"structure": digest.hexdigest(), "potential": hashlib.sha256(model).hexdigest()}
+    found = {"structure": digest.hexdigest(), "potential": hashlib.sha256(model).hexdigest()}
+    if structure.mm_system is not None:
+        xml = openmm.XmlSerializer.serialize(structure.mm_system)
+        found["force_field"] = hashlib.sha256(xml.encode()).hexdigest()
+    return found
 
 
 def find_checkpoint(
@@ -72,34 +81,60 @@ def find_checkpoint(
         The folder holds a finished run, a run of something else, or files that are not a run's.
     """
     checkpoint = Checkpoint.load(folder / "checkpoint")
-    elsewhere = "give another output= or remove the folder"
     if checkpoint is None:
         foreign = not (folder / "config.yaml").exists() and any(
             path.name != ".lock" for path in folder.iterdir()
         )
         if foreign:
-            raise InputError(f"'{folder}' is not empty and not a run folder: {elsewhere}")
+            raise InputError(f"'{folder}' is not empty and not a run folder: {_ELSEWHERE}")
         return None
     if checkpoint.finished:
-        raise InputError(f"'{folder}' holds a finished run: {elsewhere}")
+        raise InputError(f"'{folder}' holds a finished run: {_ELSEWHERE}")
+    _check_same(config, folder, inputs, checkpoint)
+    return checkpoint
+
+
+def is_finished(config: SimulationConfig, folder: Path, inputs: dict[str, str]) -> bool:
+    """Return whether the folder holds this run, complete.
+
+    Raises
+    ------
+    InputError
+        It holds another run.
+    """
+    checkpoint = Checkpoint.load(folder / "checkpoint")
+    if checkpoint is None:
+        return False
+    _check_same(config, folder, inputs, checkpoint)
+    return checkpoint.finished
+
+
+def _check_same(
+    config: SimulationConfig, folder: Path, inputs: dict[str, str], checkpoint: Checkpoint
+) -> None:
     here, there = config.model_dump(), load_config(SimulationConfig, folder / "config.yaml")
     changes = [
         f"{key} is {here[key]}, was {value}"
         for key, value in there.model_dump().items()
         if key not in FREE_TO_CHANGE | _BY_CONTENT and here[key] != value
     ]
-    changes += [f"another {key}" for key in _BY_CONTENT if inputs[key] != checkpoint.inputs[key]]
+    changes += [
+        f"another {key}"
+        for key in sorted(_BY_CONTENT)
+        if inputs.get(key) != checkpoint.inputs.get(key)
+    ]
     if changes:
-        raise InputError(
-            f"'{folder}' holds the beginning of another run ({'; '.join(changes)}): {elsewhere}"
-        )
-    return checkpoint
+        raise InputError(f"'{folder}' holds another run ({'; '.join(changes)}): {_ELSEWHERE}")
 
 
 def describe(
-    config: SimulationConfig, folder: Path, structure: Structure, simulation: app.Simulation
+    config: SimulationConfig,
+    folder: Path,
+    structure: Structure,
+    simulation: app.Simulation,
+    region: Sequence[int] | None,
 ) -> None:
-    """Write what the run is: configuration, versions and starting structure."""
+    """Write what the run is: configuration, versions, starting structure and ML region."""
     text = yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
     write_atomically(folder / "config.yaml", text.encode())
     found = versions()
@@ -107,10 +142,54 @@ def describe(
     found["engine"] = choose_engine(config.engine, config.device)
     found["forces"] = ", ".join(force.getName() for force in simulation.system.getForces())
     write_atomically(folder / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
-    write_structure(folder / "topology.pdb", structure.topology, structure.positions)
+    if region is not None:
+        record = {"selection": config.ml_region, "atoms": list(region)}
+        write_atomically(folder / "region.json", (json.dumps(record) + "\n").encode())
+    write_structure(
+        structure_path(folder, "topology", structure.topology),
+        structure.topology,
+        structure.positions,
+        structure.box,
+    )
 
 
-def write_structure(path: Path, topology: app.Topology, positions: object) -> None:
-    """Write a PDB file; `positions` in nm, shape ``[N, 3]``."""
-    with path.open("w") as file:
-        app.PDBFile.writeFile(topology, positions * unit.nanometer, file)
+def structure_path(folder: Path, name: str, topology: app.Topology) -> Path:
+    """Return the path of a structure file: PDB, or mmCIF where PDB cannot hold all of it."""
+    fits = topology.getNumAtoms() <= _PDB_ATOMS and all(
+        len(residue.name) <= 3 and all(len(atom.name) <= 4 for atom in residue.atoms())
+        for residue in topology.residues()
+    )
+    return folder / f"{name}.{'pdb' if fits else 'cif'}"
+
+
+def write_structure(
+    path: Path,
+    topology: app.Topology,
+    positions: np.ndarray,
+    box: np.ndarray | None = None,
+) -> None:
+    """Write a PDB or mmCIF file, by its suffix.
+
+    Parameters
+    ----------
+    path
+        Ends with ``.pdb`` or ``.cif``.
+    topology
+        Whose atoms are the first of the positions; its box is written if no other is given.
+    positions
+        nm, shape ``[N, 3]``; sites beyond the topology's atoms are left out.
+    box
+        Lattice vectors as rows, nm, shape ``[3, 3]``.
+    """
+    vectors = topology.getPeriodicBoxVectors()
+    if box is not None:
+        topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in box] * unit.nanometer)
+    try:
+        atoms = positions[: topology.getNumAtoms()] * unit.nanometer
+        with path.open("w") as file:
+            if path.suffix == ".cif":
+                app.PDBxFile.writeFile(topology, atoms, file, keepIds=True)
+            else:
+                app.PDBFile.writeFile(topology, atoms, file)
+    finally:
+        topology.setPeriodicBoxVectors(vectors)

@@ -12,21 +12,35 @@ from openmm import app, unit
 
 from ..errors import InputError, did_you_mean
 from ..kernels.engine import set_num_threads
+from .checks import long_cutoffs
 from .config import SimulationConfig
 from .domain import domain_and_cutoff
+from .region import select
+from .settings import FORCE_NAME, LAMBDA
 from .structure import Structure
 
 _SMALL = 64  # atoms; smaller systems are evaluated by one thread
 _PIECE = 50  # iterations of the minimiser between two looks at who wants to stop
+_SETTLED = 1e-3  # kJ/mol per atom in one such piece, where constraints hide what is left of forces
 
 
-def build_system(config: SimulationConfig, structure: Structure) -> openmm.System:
+def build_system(
+    config: SimulationConfig, structure: Structure
+) -> tuple[openmm.System, app.Topology]:
     """Create the System of a run through ``MLPotential('nequip', ...)``.
+
+    Returns
+    -------
+    system
+        Of a mixed run: the potential's force has a group of its own.
+    topology
+        Its atoms; those of the structure and, behind them, the link atoms of a mixed run.
 
     Raises
     ------
     InputError
-        The potential is not found or does not suit the structure, or its charge.
+        The potential is not found or does not suit the structure, or its charge; the ML region
+        cannot be cut out.
     """
     from openmmml import MLPotential
 
@@ -35,16 +49,40 @@ def build_system(config: SimulationConfig, structure: Structure) -> openmm.Syste
         is_file = Path(config.potential).is_file()
         given["modelPath" if is_file else "model"] = config.potential
     potential = MLPotential("nequip", **given)
-    if structure.charge is not None:  # what the topology itself tells is seen by createSystem
-        numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
-        domain_and_cutoff(config.potential)[0].check(numbers, structure.charge)
-    return potential.createSystem(
-        structure.topology,
-        precision=config.precision,
-        device=config.device,
-        force=config.force,
-        engine=config.engine,
-    )
+    options: dict[str, Any] = {
+        key: getattr(config, key) for key in ("precision", "device", "force", "engine")
+    }
+    if structure.mm_system is None:
+        if structure.charge is not None:  # what the topology itself tells is seen by createSystem
+            numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
+            domain_and_cutoff(config.potential)[0].check(numbers, structure.charge)
+        return potential.createSystem(structure.topology, **options), structure.topology
+    taken = {force.getForceGroup() for force in structure.mm_system.getForces()}
+    try:
+        info = potential.createMixedSystem(
+            structure.topology,
+            structure.mm_system,
+            ml_region(config, structure),
+            forceGroup=max(set(range(32)) - taken),
+            interpolate=config.lambda_interpolate is not None,
+            returnInfo=True,
+            **options,
+        )
+    except (ValueError, NotImplementedError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"ml_region '{config.ml_region}' cannot be embedded: {error}") from None
+    return info["system"], info["topology"]
+
+
+def ml_region(config: SimulationConfig, structure: Structure) -> list[int] | None:
+    """Return the atoms that the potential describes; `None`: all of them."""
+    return None if config.ml_region is None else select(structure.topology, config.ml_region)
+
+
+def ml_group(system: openmm.System) -> int:
+    """Return the force group of the potential."""
+    return next(f.getForceGroup() for f in system.getForces() if f.getName() == FORCE_NAME)
 
 
 def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simulation:
@@ -64,30 +102,50 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
         atom = int(np.argmin(np.isfinite(structure.positions).all(axis=1)))
         raise InputError(f"position of atom {atom} is not finite: {structure.positions[atom]}")
     platform, properties = choose_platform(config)
-    choose_threads(config.num_threads, len(structure.positions))
-    system = build_system(config, structure)
-    temperature = config.temperature * unit.kelvin
+    region = ml_region(config, structure)
+    choose_threads(config.num_threads, len(structure.positions if region is None else region))
+    system, topology = build_system(config, structure)
+    if structure.box is not None and (problems := long_cutoffs(system, structure.box)):
+        raise InputError(problems[0])
     if config.ensemble == "npt":
         barostat = openmm.MonteCarloBarostat(
-            config.pressure * unit.bar, temperature, config.barostat_interval
+            config.pressure * unit.bar, config.temperature * unit.kelvin, config.barostat_interval
         )
         barostat.setRandomNumberSeed(config.seed)
         system.addForce(barostat)
-    timestep = config.timestep * unit.femtosecond
-    integrator: openmm.Integrator
-    if config.ensemble == "nve":
-        integrator = openmm.VerletIntegrator(timestep)
-    else:
-        integrator = openmm.LangevinMiddleIntegrator(
-            temperature, config.friction / unit.picosecond, timestep
-        )
-        integrator.setRandomNumberSeed(config.seed)
+    integrator = build_integrator(config)
     try:
-        simulation = app.Simulation(structure.topology, system, integrator, platform, properties)
+        simulation = app.Simulation(topology, system, integrator, platform, properties)
     except openmm.OpenMMException as error:
         raise InputError(f"OpenMM cannot set up the simulation: {error}") from None
-    simulation.context.setPositions(structure.positions)
+    link_atoms = np.zeros((system.getNumParticles() - len(structure.positions), 3))
+    simulation.context.setPositions(np.concatenate([structure.positions, link_atoms]))
+    simulation.context.computeVirtualSites()
+    if config.lambda_interpolate is not None:
+        simulation.context.setParameter(LAMBDA, config.lambda_interpolate)
     return simulation
+
+
+def build_integrator(config: SimulationConfig) -> openmm.Integrator:
+    """Create the integrator of the ensemble.
+
+    A run at constant energy that is heated or equilibrated has two: the thermostat before, and
+    Verlet's from step 0 on.
+    """
+    timestep = config.timestep * unit.femtosecond
+    verlet = openmm.VerletIntegrator(timestep)
+    if config.ensemble == "nve" and not (config.heating_steps or config.equilibration_steps):
+        return verlet
+    thermostat = openmm.LangevinMiddleIntegrator(
+        config.temperature * unit.kelvin, config.friction / unit.picosecond, timestep
+    )
+    thermostat.setRandomNumberSeed(config.seed)
+    if config.ensemble != "nve":
+        return thermostat
+    both = openmm.CompoundIntegrator()
+    both.addIntegrator(thermostat)
+    both.addIntegrator(verlet)
+    return both
 
 
 def choose_threads(wanted: int | None, num_atoms: int) -> None:
@@ -164,12 +222,14 @@ def minimise(
     if not np.isfinite(before):
         raise InputError("the structure's energy is not finite: check it for atoms that overlap")
     energy = before
+    constrained = simulation.system.getNumConstraints() > 0
+    enough = _SETTLED * simulation.system.getNumParticles() if constrained else 0.0
     # In pieces, because a MinimizationReporter that could stop it crashes the process together with
     # TorchForce (openmm 8.6, openmmtorch 1.5): the GIL is held when autograd is called.
     while not stop():
         simulation.minimizeEnergy(tolerance=tolerance, maxIterations=_PIECE)
         last, (energy, force) = energy, _energy_and_force(simulation.context)
-        if force <= tolerance or not energy < last:
+        if force <= tolerance or not energy < last - enough:
             break
     return before, energy
 

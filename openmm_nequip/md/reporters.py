@@ -5,11 +5,12 @@ checkpoint neither loses nor repeats a row or a frame.
 """
 
 import csv
+import errno
 import io
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,12 +44,28 @@ class Reading(NamedTuple):
         K.
     volume
         nm³; `None` without a box.
+    ml_potential
+        Of the ML region, kJ/mol; `None` where it is the whole system.
+    derivative
+        dE/dλ, kJ/mol; `None` without interpolation.
     """
 
     potential: float
     kinetic: float
     temperature: float
     volume: float | None
+    ml_potential: float | None = None
+    derivative: float | None = None
+
+
+def temperature_of(kinetic: float, dof: int) -> float:
+    """Return K from a kinetic energy in kJ/mol and its number of degrees of freedom."""
+    return 2 * kinetic / (max(dof, 1) * _GAS_CONSTANT)
+
+
+def density(mass: float, volume: float) -> float:
+    """Return g/mL from atomic mass units and nm³."""
+    return mass * 1.66053906660e-3 / volume
 
 
 def read(state: openmm.State, dof: int, periodic: bool) -> Reading:
@@ -57,7 +74,7 @@ def read(state: openmm.State, dof: int, periodic: bool) -> Reading:
     return Reading(
         potential=state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole),
         kinetic=kinetic,
-        temperature=2 * kinetic / (max(dof, 1) * _GAS_CONSTANT),
+        temperature=temperature_of(kinetic, dof),
         volume=state.getPeriodicBoxVolume().value_in_unit(unit.nanometer**3) if periodic else None,
     )
 
@@ -92,9 +109,19 @@ class StateLog:
         Whether there is a box.
     resume
         Length at the checkpoint to go on from; `None` starts the file.
+    mixed, interpolated
+        Whether there are columns for the energy of the ML region and for dE/dλ.
     """
 
-    def __init__(self, path: Path, mass: float, periodic: bool, resume: Length | None = None):
+    def __init__(
+        self,
+        path: Path,
+        mass: float,
+        periodic: bool,
+        resume: Length | None = None,
+        mixed: bool = False,
+        interpolated: bool = False,
+    ):
         self.path, self._mass, self._periodic = path, mass, periodic
         self._rows = resume.entries if resume else 0
         if resume:
@@ -102,6 +129,7 @@ class StateLog:
             return
         columns = ["step", "time_ps", "potential_kJ_mol", "kinetic_kJ_mol", "total_kJ_mol"]
         columns += ["temperature_K", *(["volume_nm3", "density_g_mL"] if periodic else [])]
+        columns += ["ml_potential_kJ_mol"] * mixed + ["dE_dlambda_kJ_mol"] * interpolated
         path.write_text(",".join([*columns, "speed_ns_day"]) + "\n")
 
     def append(self, step: int, time: float, reading: Reading, speed: float) -> None:
@@ -109,8 +137,8 @@ class StateLog:
         row = [f"{step}", f"{time:.6f}", f"{reading.potential:.6f}", f"{reading.kinetic:.6f}"]
         row += [f"{reading.potential + reading.kinetic:.6f}", f"{reading.temperature:.3f}"]
         if reading.volume is not None:
-            density = self._mass * 1.66053906660e-3 / reading.volume  # u/nm³ in g/mL
-            row += [f"{reading.volume:.6f}", f"{density:.6f}"]
+            row += [f"{reading.volume:.6f}", f"{density(self._mass, reading.volume):.6f}"]
+        row += [f"{x:.6f}" for x in (reading.ml_potential, reading.derivative) if x is not None]
         with self.path.open("a") as file:
             file.write(",".join([*row, f"{speed:.4g}"]) + "\n")
         self._rows += 1
@@ -183,6 +211,8 @@ class TrajectoryWriter:
         Steps between frames.
     resume
         Length at the checkpoint to go on from; `None` starts the file.
+    atoms
+        Indices of those to write; `None` is all of the topology.
     """
 
     def __init__(
@@ -192,14 +222,19 @@ class TrajectoryWriter:
         timestep: float,
         interval: int,
         resume: Length | None = None,
+        atoms: Sequence[int] | None = None,
     ):
         self.path = path
+        self._atoms = np.arange(topology.getNumAtoms()) if atoms is None else np.array(atoms)
+        if atoms is not None:
+            topology = _part(topology, atoms)
+        append = resume is not None and resume.entries > 0
         self._frames = resume.entries if resume else 0
-        if resume:
+        if append:
+            assert resume is not None
             _cut(path, resume)
         else:
             path.unlink(missing_ok=True)
-        append = resume is not None
         self._writer: app.XTCFile | app.DCDFile
         if path.suffix == ".xtc":
             self._writer = app.XTCFile(str(path), topology, timestep, 0, interval, append)
@@ -215,18 +250,32 @@ class TrajectoryWriter:
 
     def append(self, state: openmm.State) -> None:
         """Add the state's positions as a frame."""
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-        self._writer.writeModel(positions, periodicBoxVectors=state.getPeriodicBoxVectors())
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)[self._atoms]
+        try:
+            self._writer.writeModel(positions, periodicBoxVectors=state.getPeriodicBoxVectors())
+        except RuntimeError as error:  # of the XTC library, which does not tell why
+            raise OSError(errno.EIO, f"{self.path.name}: {error}") from None
         self._frames += 1
 
     def length(self) -> Length:
         """Return the length of what is safely on the disk."""
-        return Length(self._frames, _sync(self.path))
+        return Length(self._frames, _sync(self.path)) if self._frames else Length(0, 0)
 
     def close(self) -> None:
         """Close the file."""
         if self.path.suffix == ".dcd":
             self._file.close()
+
+
+def _part(topology: app.Topology, atoms: Sequence[int]) -> app.Topology:
+    """Return some of the atoms, as one residue, and the box."""
+    members = list(topology.atoms())
+    part = app.Topology()
+    residue = part.addResidue("ML", part.addChain())
+    for index in atoms:
+        part.addAtom(members[index].name, members[index].element, residue)
+    part.setPeriodicBoxVectors(topology.getPeriodicBoxVectors())
+    return part
 
 
 def to_hdf5(trajectory: Path, topology: Path, timestep: float) -> Path:
@@ -237,7 +286,7 @@ def to_hdf5(trajectory: Path, topology: Path, timestep: float) -> Path:
     Parameters
     ----------
     trajectory, topology
-        DCD and PDB file.
+        DCD file, and PDB or mmCIF file.
     timestep
         ps between frames.
     """
@@ -245,7 +294,8 @@ def to_hdf5(trajectory: Path, topology: Path, timestep: float) -> Path:
 
     target = trajectory.with_suffix(".h5")
     partial = target.with_suffix(".partial.h5")
-    pdb = mdtraj.load_topology(topology, standard_names=False)
+    options = {"standard_names": False} if topology.suffix == ".pdb" else {}
+    pdb = mdtraj.load_topology(topology, **options)
     with quiet(), mdtraj.formats.HDF5TrajectoryFile(str(partial), "w") as file:
         file.topology = pdb
         start = 0

@@ -39,12 +39,15 @@ class Structure:
         Box vectors in OpenMM's reduced form, nm, shape ``[3, 3]``; `None` for no box.
     charge
         Net charge, e, where the file tells it other than by formal charges in the topology.
+    mm_system
+        System of the conventional force field, for runs in which it describes a part.
     """
 
     topology: app.Topology
     positions: np.ndarray
     box: np.ndarray | None
     charge: int | None = None
+    mm_system: openmm.System | None = None
 
     def periodic(self, wanted: bool) -> "Structure":
         """Return the structure with its box, or without.

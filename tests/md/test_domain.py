@@ -13,7 +13,7 @@ from openmm_nequip.analysis.summary import analyze, table
 from openmm_nequip.config import parse_config
 from openmm_nequip.domain import Domain
 from openmm_nequip.errors import InputError
-from openmm_nequip.md import protocol
+from openmm_nequip.md import loop
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.domain import DomainCheck
 from openmm_nequip.md.preparation import build_simulation
@@ -347,7 +347,7 @@ def test_a_blow_up_is_explained_first(model, tmp_path, monkeypatch):
     def heat(context, *_):
         context.setVelocitiesToTemperature(1e6, 1)
 
-    monkeypatch.setattr(protocol, "set_velocities", heat)
+    monkeypatch.setattr(loop, "set_velocities", heat)
     file = model(**NEUTRAL, num_neighbors={"C": (20, 30)})
     listener = Listener()
     with pytest.raises(InputError, match="blew up after step 0: the temperature"):

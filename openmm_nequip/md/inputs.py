@@ -1,0 +1,183 @@
+"""The files that a configuration names: structure and, in mixed runs, its force field."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from ..errors import InputError
+from .config import SimulationConfig
+from .serialization import load_system
+from .structure import Structure, find_structure, load_structure
+
+_AMBER = (".prmtop", ".parm7", ".prm7")
+_AMBER_COORDINATES = (".inpcrd", ".rst7", ".restrt", ".ncrst", ".rst")
+_CUTOFF = 1.0  # nm
+_ONES_OWN = (
+    openmm.MonteCarloBarostat,
+    openmm.MonteCarloAnisotropicBarostat,
+    openmm.MonteCarloFlexibleBarostat,
+    openmm.MonteCarloMembraneBarostat,
+    openmm.AndersenThermostat,
+)
+
+
+class _Coordinates(NamedTuple):
+    positions: np.ndarray  # nm, [N, 3]
+    box: np.ndarray | None  # nm, [3, 3]
+    topology: app.Topology | None
+
+
+def find_files(config: SimulationConfig, beside: Path) -> SimulationConfig:
+    """Return the configuration with the paths of the files that lie in the folder `beside`.
+
+    A path holds from the working directory or, where there is no such file, from that folder.
+
+    Raises
+    ------
+    InputError
+        The structure is neither a file nor an example.
+    """
+
+    def found(name: str) -> str:
+        path = beside / name
+        return str(path) if not Path(name).is_file() and path.is_file() else name
+
+    changes: dict[str, str | list[str]] = {}
+    if path := find_structure(config.structure, beside):
+        changes["structure"] = str(path)
+    if config.potential is not None:
+        changes["potential"] = found(config.potential)
+    if isinstance(config.force_field, str):
+        changes["force_field"] = found(config.force_field)
+    elif config.force_field is not None:
+        changes["force_field"] = [found(name) for name in config.force_field]
+    return config.model_copy(update=changes)
+
+
+def load_input(config: SimulationConfig) -> Structure:
+    """Read the structure of a run and, if it is a mixed one, its force field.
+
+    Raises
+    ------
+    InputError
+        A file is missing or cannot be read, the force field does not know the structure, or the
+        two do not belong together.
+    """
+    if config.force_field is None:
+        structure = load_structure(config.structure)
+        return structure if config.periodic is None else structure.periodic(config.periodic)
+    given = config.force_field
+    files = [given] if isinstance(given, str) else list(given)
+    coordinates = _read_coordinates(Path(config.structure), config.structure)
+    if config.periodic and coordinates.box is None:
+        raise InputError("'periodic: true', but the structure has no box")
+    if config.periodic is False:
+        coordinates = coordinates._replace(box=None)
+    try:
+        topology, system = _parametrise(files, coordinates)
+    except InputError:
+        raise
+    except Exception as error:  # parsers and force fields raise whatever they like
+        reason = " ".join(f"{error}".split())
+        raise InputError(
+            f"force field {', '.join(files)} cannot be used for '{config.structure}': {reason}; "
+            "'openmm-nequip prepare' builds missing parts and parameters"
+        ) from None
+    return _together(config, topology, system, coordinates)
+
+
+def _read_coordinates(path: Path, name: str) -> _Coordinates:
+    suffix = path.suffix.lower()
+    if suffix not in (*_AMBER_COORDINATES, ".gro"):
+        structure = load_structure(name)
+        return _Coordinates(structure.positions, structure.box, structure.topology)
+    try:
+        file = app.GromacsGroFile(name) if suffix == ".gro" else app.AmberInpcrdFile(name)
+        positions = np.array(file.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        vectors = file.getPeriodicBoxVectors() if suffix == ".gro" else file.boxVectors
+    except Exception as error:
+        raise InputError(f"cannot read '{name}': {' '.join(f'{error}'.split())}") from None
+    box = None if vectors is None else np.array(vectors.value_in_unit(unit.nanometer))
+    if box is not None and not np.diag(box).all():  # GROMACS writes zeros for no box
+        box = None
+    topology = None
+    if suffix == ".gro":
+        topology = file.topology
+        topology.createStandardBonds()
+    return _Coordinates(positions, box, topology)
+
+
+def _parametrise(
+    files: Sequence[str], coordinates: _Coordinates
+) -> tuple[app.Topology, openmm.System]:
+    """Return the topology that the force field is for and its System."""
+    box = coordinates.box
+    vectors = None if box is None else [openmm.Vec3(*row) for row in box] * unit.nanometer
+    settings = {
+        "nonbondedMethod": app.NoCutoff if box is None else app.PME,
+        "nonbondedCutoff": _CUTOFF * unit.nanometer,
+        "constraints": app.HBonds,  # createMixedSystem removes those of the ML region
+        "rigidWater": True,
+    }
+    first = Path(files[0])
+    source: app.AmberPrmtopFile | app.GromacsTopFile
+    if len(files) == 1 and first.suffix.lower() in (*_AMBER, ".top"):
+        if not first.is_file():
+            raise InputError(f"force field '{first}' does not exist")
+        if first.suffix.lower() in _AMBER or first.read_text().startswith("%VERSION"):
+            source = app.AmberPrmtopFile(str(first), periodicBoxVectors=vectors)
+        else:
+            source = app.GromacsTopFile(str(first), periodicBoxVectors=vectors)
+        return source.topology, source.createSystem(**settings)
+    topology = coordinates.topology
+    if topology is None:
+        raise InputError(
+            "AMBER coordinates have no names of atoms and residues: give the prmtop file as "
+            "'force_field'"
+        )
+    topology.setPeriodicBoxVectors(vectors)
+    if len(files) == 1 and first.is_file() and "<System" in first.read_text()[:1000]:
+        return topology, load_system(first)
+    return topology, app.ForceField(*files).createSystem(topology, **settings)
+
+
+def _together(
+    config: SimulationConfig,
+    topology: app.Topology,
+    system: openmm.System,
+    coordinates: _Coordinates,
+) -> Structure:
+    """Check that force field and structure have the same atoms and put them together."""
+    positions, box = coordinates.positions, coordinates.box
+    count = {system.getNumParticles(), topology.getNumAtoms(), len(positions)}
+    if len(count) > 1:
+        raise InputError(
+            f"the force field has {system.getNumParticles()} particles and "
+            f"'{config.structure}' {len(positions)}: they are not of the same system"
+        )
+    named = coordinates.topology or topology
+    for atom, other in zip(topology.atoms(), named.atoms(), strict=True):
+        if None not in (atom.element, other.element) and atom.element is not other.element:
+            raise InputError(
+                f"atom {atom.index} is {other.name} in '{config.structure}' and {atom.name} in the "
+                "force field: the atoms are not in the same order"
+            )
+    if system.usesPeriodicBoundaryConditions():
+        if box is None:
+            raise InputError(
+                f"the force field is periodic, and '{config.structure}' has no box: give a "
+                "structure with its box, or a force field without a cutoff"
+            )
+        system.setDefaultPeriodicBoxVectors(*[openmm.Vec3(*row) for row in box])
+    else:
+        box = None
+    vectors = None if box is None else [openmm.Vec3(*row) for row in box] * unit.nanometer
+    topology.setPeriodicBoxVectors(vectors)
+    for k in reversed(range(system.getNumForces())):  # the ensemble is the configuration's
+        if isinstance(system.getForce(k), _ONES_OWN):
+            system.removeForce(k)
+    return Structure(topology, positions, box, mm_system=system)

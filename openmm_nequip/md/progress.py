@@ -1,0 +1,57 @@
+"""What a run tells whoever watches it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from .reporters import Reading
+
+
+class Progress(NamedTuple):
+    """Where a run is.
+
+    Attributes
+    ----------
+    step, total
+        Steps done and wanted; negative before production.
+    time
+        ps.
+    reading
+        Of the state.
+    speed
+        ns/day.
+    first_step
+        Where the run begins.
+    stage
+        'heating', 'equilibration' or 'production'.
+    density
+        g/mL; `None` without a box.
+    """
+
+    step: int
+    total: int
+    time: float
+    reading: Reading
+    speed: float
+    first_step: int = 0
+    stage: str = "production"
+    density: float | None = None
+
+
+class Observer(Protocol):
+    """Whoever wants to know what a run does."""
+
+    def message(self, text: str) -> None:
+        """Receive one line of text."""
+
+    def progress(self, progress: Progress) -> None:
+        """Receive the state of the run, at each row of its log."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: if it is not finished, it was stopped by a signal and can go on."""
+
+    finished: bool
+    step: int
+    total: int
+    speed: float
