@@ -9,7 +9,17 @@ import torch
 from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.potential import Potential
 
-COMMANDS = ["train", "evaluate", "prepare", "simulate", "analyze", "info", "models", "benchmark", "doctor"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "prepare",
+    "simulate",
+    "analyze",
+    "info",
+    "models",
+    "benchmark",
+    "doctor",
+]
 
 
 def openmm_nequip(*arguments, cwd=None):

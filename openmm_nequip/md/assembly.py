@@ -66,9 +66,10 @@ def assemble(choices: Choices, say: Say) -> Assembled:
     given = [_molecule(text, choices.seed) for text in choices.ligands]
     source = _source(choices)
     if isinstance(source, _Given):
-        structure, placed = None, [_Placed("LIG", source.mol), *_beside(given, 1)]
+        structure, placed = None, [_Placed("LIG", source.mol), *_beside(given)]
     else:
-        structure, placed = _small_molecules_in(source, given, choices)
+        structure, placed = _small_molecules_in(source, given, choices, say)
+    placed = _named_differently(placed)
     modeller = _modeller(structure, placed)
     forcefield, files = _force_field(choices, structure is not None, water)
     record: dict[str, Any] = {"source": choices.source}
@@ -109,22 +110,32 @@ def _molecule(text: str, seed: int) -> _Given:
         ) from None
 
 
-def _beside(given: Sequence[_Given], before: int) -> list[_Placed]:
-    """Take molecules at the coordinates of their files; `before` of them have names already."""
+def _beside(given: Sequence[_Given]) -> list[_Placed]:
+    """Take molecules at the coordinates of their files."""
     for molecule in given:
         if molecule.file is None:
             raise InputError(
                 f"no residue of the structure has the atoms and bonds of '{smiles(molecule.mol)}'; "
                 "to add it, give an SDF file with its coordinates"
             )
-    return [
-        _Placed("LIG" if before + k == 0 else f"LIG{before + k + 1}", molecule.mol)
-        for k, molecule in enumerate(given)
-    ]
+    return [_Placed("LIG", molecule.mol) for molecule in given]
+
+
+def _named_differently(placed: Sequence[_Placed]) -> list[_Placed]:
+    """Number the names that different molecules share."""
+    owner: dict[str, str] = {}
+    named = []
+    for molecule in placed:
+        kind, name, number = smiles(molecule.mol), molecule.name, 1
+        while owner.setdefault(name, kind) != kind:
+            number += 1
+            name = f"{molecule.name}{number}"
+        named.append(_Placed(name, molecule.mol))
+    return named
 
 
 def _small_molecules_in(
-    structure: Structure, given: Sequence[_Given], choices: Choices
+    structure: Structure, given: Sequence[_Given], choices: Choices, say: Say
 ) -> tuple[Structure | None, list[_Placed]]:
     """Find the residues that no force field for biopolymers, water or ions will know.
 
@@ -163,9 +174,10 @@ def _small_molecules_in(
                     "told: give its SMILES or SDF file as a ligand, or delete it from the file"
                 )
             mol = from_coordinates(numbers.tolist(), positions, names, choices.charge, where)
+            say(f"{where}: bonds told from its coordinates, charge {choices.charge:+d}")
         placed.append(_Placed(residue.name, mol))
         found.append(residue)
-    placed += _beside([m for k, m in enumerate(given) if k not in used], 0)
+    placed += _beside([m for k, m in enumerate(given) if k not in used])
     if len(found) == structure.topology.getNumResidues():
         return None, placed
     modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
@@ -235,7 +247,7 @@ def _parametrise(
             say(f"{molecule.name}: {chosen} configurations were left open, built as {text}")
         topology = to_structure(mol, molecule.name).topology
         if not forcefield.getUnmatchedResidues(topology):
-            entry["parameters"] = entry["charges"] = "of the force field"
+            entry["parameters"] = entry["charges"] = "the force field's own"
         elif with_openff:
             charges = None
             if method is not None:

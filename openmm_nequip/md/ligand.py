@@ -106,7 +106,8 @@ class Ligand:
         """Return an OpenMM force field with one residue template and no bonded terms."""
         root = ET.Element("ForceField")
         types, residues = ET.SubElement(root, "AtomTypes"), ET.SubElement(root, "Residues")
-        residue = ET.SubElement(residues, "Residue", name=self.name)
+        own = f"small-molecule-{self.name}"  # a force field may have a template of its name
+        residue = ET.SubElement(residues, "Residue", name=own)
         # the scale factors of 1-4 pairs are Amber's; one System has room for one pair of them
         force = ET.SubElement(
             root, "NonbondedForce", coulomb14scale="0.8333333333333334", lj14scale="0.5"
@@ -117,8 +118,8 @@ class Ligand:
         ):
             name, symbol = atom.GetProp("name"), atom.GetSymbol()
             mass = app.Element.getBySymbol(symbol).mass._value
-            unique = f"{self.name}-{name}"
-            type_of = {"name": unique, "class": f"{self.name}-{kind}", "element": symbol}
+            unique = f"{own}-{name}"
+            type_of = {"name": unique, "class": f"{own}-{kind}", "element": symbol}
             ET.SubElement(types, "Type", type_of | {"mass": str(mass)})
             ET.SubElement(residue, "Atom", name=name, type=unique, charge=repr(float(charge)))
             ET.SubElement(force, "Atom", type=unique, sigma=repr(sigma), epsilon=repr(epsilon))

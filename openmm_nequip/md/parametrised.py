@@ -82,6 +82,7 @@ def _amber(parameters: str, coordinates: str, cutoff: float) -> Assembled:
 def _gromacs(parameters: str, coordinates: str, cutoff: float) -> Assembled:
     gro = app.GromacsGroFile(coordinates)
     top = app.GromacsTopFile(parameters, periodicBoxVectors=gro.getPeriodicBoxVectors())
+    top.topology.createStandardBonds()  # rigid water has none there
     return _with_system(top, gro.getPositions(), cutoff, [parameters, coordinates])
 
 

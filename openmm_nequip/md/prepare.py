@@ -88,10 +88,7 @@ class Prepared:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             (temporary / "system.xml").write_text(openmm.XmlSerializer.serialize(self.system))
-            with (temporary / "structure.cif").open("w") as file:
-                app.PDBxFile.writeFile(
-                    self.topology, self.positions * unit.nanometer, file, keepIds=True
-                )
+            _write_structure(self.topology, self.positions, temporary / "structure.cif")
             (temporary / "simulate.yaml").write_text(self._configuration(folder))
             record = json.dumps(self.record, indent=2, ensure_ascii=False)
             (temporary / "prepared.json").write_text(record + "\n")
@@ -310,6 +307,25 @@ def _make_names_unique(topology: app.Topology) -> None:
         if len({(residue.id, residue.insertionCode) for residue in residues}) < len(residues):
             for number, residue in enumerate(residues):
                 residue.id, residue.insertionCode = str(number + 1), " "
+
+
+def _write_structure(topology: app.Topology, positions: np.ndarray, path: Path) -> None:
+    """Write mmCIF with all bonds but those of waters.
+
+    OpenMM leaves out what the names of standard residues tell. But a methanol may be called MET,
+    like the amino acid; so while the bonds are written no residue has a standard name.
+    """
+    names = {residue: residue.name for residue in topology.residues()}
+    with path.open("w") as file:
+        try:
+            for residue, name in names.items():
+                if name != "HOH" or not {"O", "H1", "H2"} <= {a.name for a in residue.atoms()}:
+                    residue.name += " "
+            app.PDBxFile.writeHeader(topology, file, keepIds=True)
+        finally:
+            for residue, name in names.items():
+                residue.name = name
+        app.PDBxFile.writeModel(topology, positions * unit.nanometer, file, keepIds=True)
 
 
 def _line(key: str, value: str) -> str:

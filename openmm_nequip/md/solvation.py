@@ -26,7 +26,7 @@ SHAPES = {
     "dodecahedron": np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5**0.5]]),
     "octahedron": np.array([[1, 0, 0], [1 / 3, 8**0.5 / 3, 0], [-1 / 3, 2**0.5 / 3, 6**0.5 / 3]]),
 }
-_FILLED = 0.8  # g/cm³; a crystal with the waters seen in it is below
+_FILLED = 0.5  # g/cm³; the asymmetric unit of a crystal is below
 
 
 def check_choice(name: str, known: dict[str, object] | list[str], what: str) -> str:
