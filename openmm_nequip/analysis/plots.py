@@ -3,6 +3,7 @@
 Times are in ps, lengths in Å, angles in degrees, energies in kJ/mol.
 """
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -269,10 +270,11 @@ def to_svg(picture: Picture) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text)  # the same in every figure, and not needed
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # the same in every figure, and not needed
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = text.replace(_INK, "currentColor").replace(_FAINT, "var(--grid)")
-    return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
 
 
 def _legend_above(ax: Axes) -> None:

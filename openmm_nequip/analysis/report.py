@@ -9,6 +9,7 @@ from markupsafe import Markup
 from ..modelfile import write_atomically
 from ..versions import versions
 from .plots import to_svg
+from .replicas import Combined, scattered, table
 from .scene import scene, scene_text
 from .summary import Analysis, description
 
@@ -39,6 +40,19 @@ def save_report(analysis: Analysis) -> Path:
         config=(folder / "config.yaml").read_text().strip(),
         seed=run.config.seed,
         versions=json.loads(made_with.read_text()) if made_with.exists() else {},
+        version=_version(),
+    )
+    return _write(folder, page)
+
+
+def save_combined_report(folder: Path, analyses: list[Analysis], found: list[Combined]) -> Path:
+    """Write ``report.html`` of several replicas into the folder above them and return it."""
+    page = _PAGES.get_template("replicas.html").render(
+        title=analyses[0].title,
+        where=str(folder),
+        analyses=analyses,
+        rows=table(found),
+        cautions=scattered(found),
         version=_version(),
     )
     return _write(folder, page)

@@ -1,7 +1,7 @@
 """``openmm-nequip analyze``: observables and figures of a run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.table import Table
 
 from . import app
 
+if TYPE_CHECKING:
+    from ..analysis.summary import Analysis
+
 
 @app.command()
 def analyze(
@@ -17,29 +20,71 @@ def analyze(
 ) -> None:
     """Compute and plot what happened in a run.
 
-    Energies, temperature, energy drift, RMSD, bond lengths, and radial distribution functions
-    where there is a box. `simulate` does this at its end; use it to look at a run that is going
+    RMSD, fluctuations, torsions and conformers of the ML region or molecule, its surface, hydrogen
+    bonds and solvent, radial distribution functions and diffusion, energies, temperature and
+    density, with errors. `simulate` does this at its end; use it to look at a run that is going
     on, or again after an update:
 
         openmm-nequip analyze runs/ethanol
 
-    Writes summary.json, summary.md and the figures in plots/ into the run folder.
+    Writes report.html, which needs no network, summary.json, summary.md and the figures in plots/
+    into the run folder. A folder with replica-1/, replica-2/, ... gets the same for each, and a
+    table of all with the scatter between them as the error.
     """
     report(run, Console(soft_wrap=True, highlight=False))
 
 
 def report(folder: Path, console: Console) -> None:
-    """Analyse a run folder, save figures and summary and print them."""
-    from ..analysis.plots import save_plots
-    from ..analysis.report import save_report
-    from ..analysis.summary import analyze, save_summary, table
+    """Analyse a run folder or one of replicas, save figures, summary and report, print results."""
+    from ..analysis.replicas import find_replicas
 
-    analysis = analyze(folder)
-    plots = save_plots(analysis.title, analysis.pictures, folder / "plots")
-    save_summary(analysis, plots)
-    page = save_report(analysis)
+    replicas = find_replicas(folder)
+    if len(replicas) < 2:
+        _one(replicas[0] if replicas else folder, console)
+    else:
+        _several(folder, replicas, console)
+
+
+def _one(folder: Path, console: Console) -> None:
+    from ..analysis.summary import table
+
+    analysis = _save(folder)
     grid = Table(title=analysis.title, title_justify="left", show_header=False)
     for name, value in table(analysis.summary):
-        grid.add_row(name, value)
+        grid.add_row(name, escape(value))
     console.print(grid)
-    console.print(f"report: [bold]{escape(str(page))}[/], single figures in plots/ beside it")
+    console.print(f"report: [bold]{escape(str(folder))}/report.html[/]")
+
+
+def _several(folder: Path, replicas: list[Path], console: Console) -> None:
+    from ..analysis import replicas as several
+    from ..analysis.report import save_combined_report
+
+    analyses = []
+    for replica in replicas:
+        analyses.append(_save(replica))
+        console.print(f"{escape(replica.name)} analysed")
+    found = several.combine(analyses)
+    several.save_combined(folder, analyses, found)
+    page = save_combined_report(folder, analyses, found)
+    grid = Table(title=analyses[0].title, title_justify="left")
+    for name in ("", "mean", *(replica.name for replica in replicas)):
+        grid.add_column(name)
+    for row in several.table(found):
+        grid.add_row(*map(escape, row))
+    console.print(grid)
+    for caution in several.scattered(found):
+        console.print(f"caution: {caution}", markup=False)
+    console.print(f"report: [bold]{escape(str(page))}[/]")
+
+
+def _save(folder: Path) -> "Analysis":
+    """Analyse a run folder and write everything into it."""
+    from ..analysis.plots import save_plots
+    from ..analysis.report import save_report
+    from ..analysis.summary import analyze, save_summary
+
+    analysis = analyze(folder)
+    save_summary(analysis, save_plots(analysis.title, analysis.pictures, folder / "plots"))
+    save_report(analysis)
+    return analysis

@@ -59,8 +59,8 @@ def write_run(
     np.savetxt(folder / "state.csv", table, "%.9g", ",", header=",".join(columns), comments="")
     settings = {
         "structure": "made-up.pdb", "potential": "made-up", "ensemble": "nvt", "temperature": 300,
-        "steps": EVERY * (len(frames) - 1), "log_interval": EVERY, "trajectory_interval": EVERY,
-        "timestep": TIMESTEP, **config,
+        "steps": EVERY * max(1, len(frames) - 1), "log_interval": EVERY,
+        "trajectory_interval": EVERY, "timestep": TIMESTEP, **config,
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "versions.json").write_text(json.dumps({"torch": "2.9.1"}))
@@ -86,7 +86,7 @@ def ethanol_in_water(waters: int = 40, side: float = 1.2, seed: int = 0) -> Stru
     rng = np.random.default_rng(seed)
     atoms = ase.build.molecule("CH3CH2OH")
     atoms.positions += 5 * side - atoms.positions.mean(axis=0)
-    places = [point for point in atoms.positions]
+    places = list(atoms.positions)
     while waters:
         point = rng.random(3) * 10 * side
         gap = point - np.array(places)

@@ -5,143 +5,215 @@ import json
 import ase
 import numpy as np
 import pytest
-import yaml
-from openmm import LangevinMiddleIntegrator, State, System, Vec3, app, unit
 from PIL import Image
 
+from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.plots import save_plots
-from openmm_nequip.analysis.summary import analyze, read_log, save_summary
+from openmm_nequip.analysis.summary import Analysis, analyze, save_summary, table
 from openmm_nequip.errors import InputError
-from openmm_nequip.md.folder import write_structure
-from openmm_nequip.md.reporters import Reading, StateLog, TrajectoryWriter
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 
-FRAMES = 40
+from .runs import ethanol_in_water, write_run
+
+FRAMES = 41
 
 
-def frame(structure: Structure, positions: np.ndarray) -> State:
-    """An OpenMM state with these positions (nm)."""
-    system = System()
-    for _ in positions:
-        system.addParticle(1.0)
-    if structure.box is not None:
-        system.setDefaultPeriodicBoxVectors(*[Vec3(*row) for row in structure.box])
-    simulation = app.Simulation(
-        structure.topology, system, LangevinMiddleIntegrator(300, 1, 0.001), _reference()
-    )
-    simulation.context.setPositions(positions)
-    return simulation.context.getState(positions=True)
+def shaken(structure: Structure, frames: int = FRAMES, by: float = 1e-4) -> np.ndarray:
+    """Frames (nm) whose coordinates differ at random from the structure's."""
+    noise = np.random.default_rng(1).normal(0, by, (frames, *structure.positions.shape))
+    return structure.positions + noise
 
 
-def _reference():
-    from openmm import Platform
-
-    return Platform.getPlatform("Reference")
-
-
-def make_run(folder, structure: Structure, ensemble: str) -> None:
-    """A run folder whose contents are known: no simulation behind it."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    config = {
-        "structure": "ethanol", "potential": "made-up", "ensemble": ensemble, "temperature": 250,
-        "steps": 400, "log_interval": 10, "trajectory_interval": 10,
-    }  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    write_structure(folder / "topology.pdb", structure.topology, structure.positions)
-    log = StateLog(folder / "state.csv", mass=46.0, periodic=structure.box is not None)
-    trajectory = TrajectoryWriter(folder / "trajectory.dcd", structure.topology, 0.0005, 10)
-    volume = None if structure.box is None else float(np.linalg.det(structure.box))
-    for k in range(FRAMES + 1):
-        kinetic = 20 + rng.normal()
-        total = -1000 + 0.5 * k * 0.005  # kJ/mol, drifts by 0.5 per ps
-        log.append(10 * k, k * 0.005, Reading(total - kinetic, kinetic, 250.0 + k, volume), 3.5)
-        shaken = structure.positions + rng.normal(0, 1e-4, structure.positions.shape)
-        trajectory.append(frame(structure, shaken))
-    trajectory.close()
+def made(analysis: Analysis) -> set[str]:
+    return {picture.name for picture in analysis.pictures}
 
 
 def test_the_summary_says_what_is_in_the_folder(tmp_path):
-    make_run(tmp_path / "run", load_structure("ethanol"), "nve")
-    analysis = analyze(tmp_path / "run")
-    summary = analysis.summary
-    assert (summary["atoms"], summary["formula"], summary["frames"]) == (9, "C2H6O", FRAMES + 1)
+    structure = load_structure("ethanol")
+    time = np.arange(FRAMES) * 0.005
+    log = {"temperature_K": 250.0 + np.arange(FRAMES), "total_kJ_mol": -1000 + 0.5 * time}
+    analysis = analyze(write_run(tmp_path / "run", structure, shaken(structure), log,
+                                 ensemble="nve"))  # fmt: skip
+    summary, results = analysis.summary, analysis.summary["results"]
+    assert (summary["atoms"], summary["formula"], summary["frames"]) == (9, "C2H6O", FRAMES)
     assert summary["finished"] is True
     assert summary["time_ps"] == pytest.approx(0.2)
     assert summary["averages_from_ps"] == pytest.approx(0.04)
-    assert summary["temperature_K"]["value"] == pytest.approx(250 + np.arange(8, 41).mean())
-    drift = summary["total_energy_drift_kJ_mol_atom_ps"]["value"]
-    assert drift == pytest.approx(0.5 / 9, rel=1e-3)
-    in_mev = summary["total_energy_drift_meV_atom_ps"]["value"]
-    assert in_mev == pytest.approx(drift * 10.364270, rel=1e-6)
-    lengths = summary["bond_lengths_A"]
-    assert set(lengths) == {"C-C", "C-H", "C-O", "H-O"}
-    assert lengths["C-C"]["mean"] == pytest.approx(1.5113, abs=1e-3)
-    assert analysis.bond_lengths["C-H"].shape == (FRAMES + 1 - 8, 5)
-    np.testing.assert_allclose(analysis.frame_times, np.arange(FRAMES + 1) * 0.005)
-    assert "target_temperature_K" not in summary
+    assert results["temperature"]["value"] == pytest.approx(250 + np.arange(8, 41).mean())
+    assert "remark" not in results["temperature"]  # no thermostat
+    drift = results["total energy drift"]
+    assert drift["value"] == pytest.approx(0.5 / 9 * 10.364270, rel=1e-3)  # kJ/mol in meV
+    assert drift["unit"] == "meV/atom/ps"
+    assert results["bond length C–C"]["value"] == pytest.approx(1.5113, abs=1e-3)
+    assert {name for name in results if name.startswith("bond")} == {
+        f"bond length {pair}" for pair in ("C–C", "C–H", "C–O", "H–O")
+    }
+    np.testing.assert_allclose(analysis.run.times, time)
+    assert made(analysis) == {
+        "rmsd", "radius_of_gyration", "rmsf", "torsions", "conformers", "sasa", "bonds", "energy",
+        "temperature", "drift",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
-def test_figures_and_summaries_are_written(tmp_path, ensemble):
+def test_positions_come_back_in_angstrom(tmp_path):
     structure = load_structure("ethanol")
-    expected = {"overview", "energy", "temperature", "rmsd", "bonds"}
-    if ensemble == "nve":
-        expected.add("drift")
-    if ensemble == "npt":
-        atoms = ase.Atoms("H4O2", np.random.default_rng(1).uniform(0, 6, (6, 3)))
-        atoms.set_cell([6.0, 7.0, 8.0])
-        atoms.pbc = True
-        structure = from_ase(atoms)
-        expected |= {"rdf", "density"}
-        expected -= {"bonds"} if structure.topology.getNumBonds() == 0 else set()
-    make_run(tmp_path / "run", structure, ensemble)
-    analysis = analyze(tmp_path / "run")
-    plots = save_plots(analysis, tmp_path / "run" / "plots")
-    save_summary(analysis, tmp_path / "run", plots)
-    assert {path.stem for path in plots} == expected
+    run = write_run(tmp_path / "run", structure, shaken(structure, 400), {"step": np.arange(400)})
+    found = analyze(run).summary["results"]["RMSD from the first frame"]["value"]
+    # Two frames that each differ from the structure by 1e-3 Å per coordinate, less the six
+    # rigid motions out of 27 coordinates.
+    assert found == pytest.approx(1e-3 * np.sqrt(2 * 3 * 21 / 27), rel=0.15)
+
+
+def test_a_torsion_that_turns_is_counted(tmp_path):
+    # The hydroxyl group of ethanol: trans for the first 100 frames of 400, then gauche.
+    structure = load_structure("ethanol")
+    atoms = ase.Atoms([a.element.symbol for a in structure.topology.atoms()],
+                      structure.positions * 10)  # fmt: skip
+    frames = []
+    for k in range(400):
+        atoms.set_dihedral(0, 1, 2, 3, 180 if k < 100 else 65, indices=[3])
+        frames.append(atoms.positions / 10)
+    log = {"step": np.arange(400)}
+    analysis = analyze(write_run(tmp_path / "run", structure, np.array(frames), log))
+    results = analysis.summary["results"]
+    assert results["trans share of C1–C2–O3–H4"]["value"] == pytest.approx(20 / 320)
+    assert results["share of conformer 1"]["value"] == pytest.approx(300 / 320)
+    assert results["share of conformer 1"]["remark"] == "65°"
+    assert results["share of conformer 2"]["value"] == pytest.approx(20 / 320)
+
+
+def test_averages_begin_where_production_does(tmp_path):
+    structure = load_structure("ethanol")
+    log = {"temperature_K": np.concatenate([np.full(20, 50.0), 300 + np.arange(30) % 2])}
+    analysis = analyze(write_run(tmp_path / "run", structure, shaken(structure, 30), log))
+    assert analysis.summary["averages_from_ps"] == 0.0
+    assert analysis.summary["results"]["temperature"]["value"] == pytest.approx(300.5)
+    assert len(analysis.run.production["step"]) == 30
+    with pytest.raises(InputError, match="has 0 rows so far"):
+        analyze(write_run(tmp_path / "heating", structure, shaken(structure, 0), log))
+
+
+def test_the_region_of_a_mixed_system_comes_first(tmp_path):
+    structure = ethanol_in_water()
+    frames = shaken(structure)
+    # Split the molecules across the box, in every frame elsewhere: nothing may change.
+    away = np.random.default_rng(2).integers(-1, 2, frames.shape) * np.diag(structure.box)
+    folder = write_run(tmp_path / "run", structure, frames + away, {"step": np.arange(FRAMES)},
+                       region=list(range(9)))  # fmt: skip
+    analysis = analyze(folder)
+    assert [section.title for section in analysis.sections] == [
+        "The ML region", "Around the ML region", "The solvent", "Energy and temperature",
+    ]  # fmt: skip
+    assert analysis.summary["composition"] == "C2H6O + 40 H2O"
+    region = analysis.summary["ml_region"]
+    assert (region["formula"], region["atoms"]) == ("C2H6O", 9)
+    alone = load_structure("ethanol")
+    expected = analyze(write_run(tmp_path / "alone", alone, frames[:, :9],
+                                 {"step": np.arange(FRAMES)})).summary["results"]  # fmt: skip
+    found = analysis.summary["results"]
+    for name in ("RMSD from the first frame", "radius of gyration", "RMSF of the atoms",
+                 "solvent-accessible surface", "bond length C–O"):  # fmt: skip
+        assert found[name]["value"] == pytest.approx(expected[name]["value"], rel=2e-3), name
+
+
+def test_water_around_the_region_is_counted(tmp_path):
+    structure = ethanol_in_water()
+    box = np.diag(structure.box)
+    gap = structure.positions[9::3][None] - structure.positions[:3][:, None]
+    gap -= np.round(gap / box) * box
+    expected = int((np.linalg.norm(gap, axis=2).min(axis=0) < 0.35).sum())
+    assert expected > 3
+    run = write_run(tmp_path / "run", structure, shaken(structure, by=1e-6),
+                    {"step": np.arange(FRAMES)}, region=list(range(9)))  # fmt: skip
+    assert analyze(run).summary["results"]["waters next to it"]["value"] == expected
+
+
+def test_a_liquid_has_no_molecule_in_the_focus(tmp_path):
+    structure = ethanol_in_water(60)
+    water = ase.Atoms([a.element.symbol for a in structure.topology.atoms()][9:],
+                      structure.positions[9:] * 10, cell=structure.box * 10, pbc=True)  # fmt: skip
+    structure = from_ase(water)
+    rng = np.random.default_rng(3)
+    # Each molecule walks at random by steps of 0.1 Å per direction every 0.1 ps: D = 0.05 Å²/ps.
+    walk = np.cumsum(rng.normal(0, 0.01, (2000, 60, 1, 3)), axis=0).repeat(3, axis=2)
+    frames = structure.positions + walk.reshape(2000, 180, 3)
+    run = write_run(tmp_path / "run", structure, frames, {"step": np.arange(2000)}, timestep=10.0,
+                    ensemble="npt")  # fmt: skip
+    analysis = analyze(run)
+    assert [s.title for s in analysis.sections] == [
+        "All atoms", "The liquid", "Energy and temperature"
+    ]  # fmt: skip
+    found = analysis.summary["results"]["diffusion coefficient of the water"]
+    assert found["unit"] == "10⁻⁹ m²/s"
+    assert abs(found["value"] - 0.5) < 4 * found["error"]
+    assert found["error"] < 0.05
+    assert {"rdf", "diffusion", "density"} <= made(analysis)
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "npt"])
+def test_figures_and_summaries_are_written(tmp_path, ensemble):
+    structure = load_structure("ethanol") if ensemble == "nve" else ethanol_in_water(10)
+    folder = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)},
+                       ensemble=ensemble)  # fmt: skip
+    analysis = analyze(folder)
+    plots = save_plots(analysis.title, analysis.pictures, folder / "plots")
+    save_summary(analysis, plots)
+    assert {path.stem for path in plots} == {"overview", *made(analysis)}
+    assert ("drift" in made(analysis), "density" in made(analysis)) == (
+        ensemble == "nve", ensemble == "npt",
+    )  # fmt: skip
     for path in plots:
-        pixels = np.asarray(Image.open(path).convert("L"))
-        assert (pixels < 128).any()
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == analysis.summary
-    text = (tmp_path / "run" / "summary.md").read_text()
+        assert (np.asarray(Image.open(path).convert("L")) < 128).any()
+    assert json.loads((folder / "summary.json").read_text()) == analysis.summary
+    text = (folder / "summary.md").read_text()
     assert "plots/overview.png" in text
     assert "made-up" in text
-    assert ("thermostat 250 K" in text) == (ensemble != "nve")
-
-
-def test_density_of_a_box(tmp_path):
-    structure = from_ase(ase.Atoms("O", cell=[10, 10, 10], pbc=True))
-    make_run(tmp_path / "run", structure, "nvt")
-    value = analyze(tmp_path / "run").summary["density_g_mL"]["value"]
-    assert value == pytest.approx(46.0 * 1.66053906660e-3, rel=1e-4)  # 46 u in 1 nm³
+    assert ("thermostat 300 K" in text) == (ensemble != "nve")
+    assert table(analysis.summary)[0] == ("system", f"{analysis.run.composition}, "
+                                          f"{analysis.summary['atoms']} atoms")  # fmt: skip
 
 
 def test_a_row_in_the_writing_is_left_out(tmp_path):
-    make_run(tmp_path / "run", load_structure("ethanol"), "nvt")
-    path = tmp_path / "run" / "state.csv"
-    path.write_text(path.read_text() + "410,0.20")
-    assert read_log(path)["step"][-1] == 400
+    structure = load_structure("ethanol")
+    path = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)})
+    path /= "state.csv"
+    for unfinished in ("410,0.20", "410,0.205,-1000,20,-980,300,3"):
+        whole = path.read_text()
+        path.write_text(whole + unfinished)
+        assert read_log(path)["step"][-1] == FRAMES - 1
+        path.write_text(whole)
 
 
 def test_not_a_run_folder_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         analyze(tmp_path)
-    make_run(tmp_path / "run", load_structure("ethanol"), "nvt")
-    (tmp_path / "run" / "trajectory.dcd").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"cannot read '.*trajectory.dcd'"):
-        analyze(tmp_path / "run")
-    (tmp_path / "run" / "trajectory.dcd").unlink()
-    with pytest.raises(InputError, match="no trajectory"):
-        analyze(tmp_path / "run")
-
-
-def test_positions_come_back_in_angstrom(tmp_path):
     structure = load_structure("ethanol")
-    make_run(tmp_path / "run", structure, "nvt")
-    deviation = analyze(tmp_path / "run").rmsd
-    # Two frames that each differ from the structure by 1e-3 Å per coordinate, less the six
-    # rigid motions out of 27 coordinates.
-    expected = 1e-3 * np.sqrt(2 * 3 * 21 / 27)
-    assert deviation[1:].mean() == pytest.approx(expected, rel=0.15)
-    assert structure.positions.max() * unit.nanometer < 3 * unit.angstrom
+    folder = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)})
+    (folder / "trajectory.dcd").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"cannot read '.*trajectory.dcd'"):
+        analyze(folder)
+    (folder / "trajectory.dcd").unlink()
+    with pytest.raises(InputError, match="no trajectory"):
+        analyze(folder)
+
+
+def test_a_long_trajectory_is_thinned(tmp_path, monkeypatch):
+    monkeypatch.setattr("openmm_nequip.analysis.folder._MOST_COORDINATES", 9 * 10)
+    structure = load_structure("ethanol")
+    run = open_run(write_run(tmp_path / "run", structure, shaken(structure),
+                             {"step": np.arange(FRAMES)}))  # fmt: skip
+    assert len(run.trajectory) == 9  # every fifth of 41
+    np.testing.assert_allclose(run.times, np.arange(9) * 5 * 0.005)
+    assert sum(len(chunk) for chunk in run.chunks(10)) == 9  # from frame 8 on, every fourth
+
+
+def test_topology_may_be_mmcif(tmp_path):
+    from openmm import app, unit
+
+    structure = ethanol_in_water(10)
+    folder = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)},
+                       region=list(range(9)))  # fmt: skip
+    (folder / "topology.pdb").unlink()
+    with (folder / "topology.cif").open("w") as file:
+        app.PDBxFile.writeFile(structure.topology, structure.positions * unit.nanometer, file)
+    assert analyze(folder).summary["composition"] == "C2H6O + 10 H2O"

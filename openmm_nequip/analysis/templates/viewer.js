@@ -70,7 +70,7 @@ function showMolecule(root, scene) {
         height / 2 - s * (turn[3] * a + turn[4] * b + turn[5] * c), z, s,
       ];
     };
-    const fog = (z) => Math.min(0.7, Math.max(0, 0.28 - 0.45 * z / reach));
+    const fog = (z) => Math.min(0.7, Math.max(0, 0.14 - 0.5 * z / reach));
     const shown = (i) => !playing || i < moving;
     const at = Array.from({ length: count }, (_, i) => place(points, i)), items = [];
     for (let i = 0; i < count; i++) if (scene.kinds[i] < 2 && shown(i)) items.push([at[i][2], 0, i]);

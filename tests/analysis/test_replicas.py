@@ -1,0 +1,69 @@
+"""Several runs: means, scatter and what does not fit."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from openmm_nequip.analysis import plots
+from openmm_nequip.analysis.replicas import combine, find_replicas, scattered
+from openmm_nequip.analysis.summary import analyze
+from openmm_nequip.cli import app, commands  # noqa: F401
+from openmm_nequip.md.structure import load_structure
+
+from .runs import write_run
+from .test_summary import shaken
+
+
+def make(folder, shifts):
+    structure, rng = load_structure("ethanol"), np.random.default_rng(0)
+    for k, shift in enumerate(shifts):
+        log = {"potential_kJ_mol": -1000 + shift + rng.normal(size=500)}
+        write_run(folder / f"replica-{k + 1}", structure, shaken(structure, 500), log, seed=k + 1)
+    return folder
+
+
+def test_replicas_are_in_order(tmp_path):
+    for name in ("replica-10", "replica-2", "replica-x", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.csv").write_text("")
+    (tmp_path / "replica-3").mkdir()  # not begun
+    assert [path.name for path in find_replicas(tmp_path)] == ["replica-2", "replica-10"]
+
+
+def test_the_error_is_that_of_the_scatter(tmp_path):
+    analyses = [analyze(path) for path in find_replicas(make(tmp_path, [0.0, 0.0, 30.0]))]
+    found = {c.mean.name: c for c in combine(analyses)}
+    energy = found["potential energy"]
+    values = [a.summary["results"]["potential energy"]["value"] for a in analyses]
+    assert energy.mean.value == pytest.approx(np.mean(values))
+    assert energy.mean.error == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
+    assert energy.mean.error == pytest.approx(10.0, rel=0.02)
+    assert energy.is_scattered
+    assert not found["temperature"].is_scattered
+    (caution,) = scattered(list(found.values()))
+    assert "potential energy" in caution
+    assert "temperature" not in caution
+
+
+def test_replicas_that_agree_are_no_reason_for_caution(tmp_path):
+    analyses = [analyze(path) for path in find_replicas(make(tmp_path, [0.0, 0.0]))]
+    assert scattered(combine(analyses)) == []
+
+
+def test_the_command_makes_reports_of_each_and_of_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save_plots", lambda *arguments: [])  # takes most of the time
+    make(tmp_path, [0.0, 0.1])
+    result = CliRunner().invoke(app, ["analyze", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "potential energy" in result.output
+    for name in (".", "replica-1", "replica-2"):
+        assert (tmp_path / name / "report.html").exists()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["replicas"] == ["replica-1", "replica-2"]
+    temperature = summary["results"]["temperature"]
+    assert temperature["value"] == pytest.approx(np.mean(temperature["replicas"]))
+    page = (tmp_path / "report.html").read_text()
+    assert 'href="replica-2/report.html"' in page
+    assert "± " in page
