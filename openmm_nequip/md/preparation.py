@@ -12,9 +12,10 @@ from openmm import app, unit
 
 from ..errors import InputError, did_you_mean
 from ..kernels.engine import set_num_threads
+from .bonded import atoms_without_bonded_terms
 from .checks import long_cutoffs
 from .config import SimulationConfig
-from .domain import domain_and_cutoff
+from .domain import atom_name, domain_and_cutoff
 from .region import select
 from .settings import FORCE_NAME, LAMBDA
 from .structure import Structure
@@ -57,12 +58,14 @@ def build_system(
             numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
             domain_and_cutoff(config.potential)[0].check(numbers, structure.charge)
         return potential.createSystem(structure.topology, **options), structure.topology
+    region = ml_region(config, structure)
+    _check_bonded_terms(config, structure.topology, structure.mm_system, region)
     taken = {force.getForceGroup() for force in structure.mm_system.getForces()}
     try:
         info = potential.createMixedSystem(
             structure.topology,
             structure.mm_system,
-            ml_region(config, structure),
+            region,
             forceGroup=max(set(range(32)) - taken),
             interpolate=config.lambda_interpolate is not None,
             returnInfo=True,
@@ -73,6 +76,36 @@ def build_system(
             raise
         raise InputError(f"ml_region '{config.ml_region}' cannot be embedded: {error}") from None
     return info["system"], info["topology"]
+
+
+def _check_bonded_terms(
+    config: SimulationConfig,
+    topology: app.Topology,
+    mm_system: openmm.System,
+    region: list[int] | None,
+) -> None:
+    """Check that the potential holds together what the force field does not.
+
+    Raises
+    ------
+    InputError
+        It does not describe all of a molecule without bonded terms, or not all of the time.
+    """
+    loose = atoms_without_bonded_terms(topology, mm_system)
+    if not loose or region is None:
+        return
+    if outside := set(loose) - set(region):
+        atom = list(topology.atoms())[min(outside)]
+        raise InputError(
+            f"the force field has no bonded terms for {len(outside)} atoms outside the ML region, "
+            f"the first is {atom_name(atom)}: choose an ml_region with the whole molecule"
+        )
+    if config.lambda_interpolate is not None:
+        raise InputError(
+            "lambda_interpolate needs a force field with bonded terms for the ML region, and this "
+            "one has Lennard-Jones parameters and charges only: prepare it with OpenFF or files "
+            "of your own"
+        )
 
 
 def ml_region(config: SimulationConfig, structure: Structure) -> list[int] | None:
