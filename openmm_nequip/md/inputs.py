@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import mdtraj
 import numpy as np
 import openmm
 from openmm import app, unit
@@ -104,10 +105,7 @@ def _read_coordinates(path: Path, name: str) -> _Coordinates:
     box = None if vectors is None else np.array(vectors.value_in_unit(unit.nanometer))
     if box is not None and not np.diag(box).all():  # GROMACS writes zeros for no box
         box = None
-    topology = None
-    if suffix == ".gro":
-        topology = file.topology
-        topology.createStandardBonds()
+    topology = mdtraj.load_topology(name).to_openmm() if suffix == ".gro" else None
     return _Coordinates(positions, box, topology)
 
 

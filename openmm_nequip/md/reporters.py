@@ -251,10 +251,14 @@ class TrajectoryWriter:
     def append(self, state: openmm.State) -> None:
         """Add the state's positions as a frame."""
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)[self._atoms]
+        before = self.path.stat().st_size if self.path.exists() else 0
         try:
             self._writer.writeModel(positions, periodicBoxVectors=state.getPeriodicBoxVectors())
-        except RuntimeError as error:  # of the XTC library, which does not tell why
-            raise OSError(errno.EIO, f"{self.path.name}: {error}") from None
+            written = self.path.stat().st_size > before  # the XTC library may fail in silence
+        except RuntimeError:  # or does not say why
+            written = False
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._frames += 1
 
     def length(self) -> Length:
