@@ -22,7 +22,8 @@ from ..md.reporters import quiet
 from .observables import find_bonds
 
 EQUILIBRATION = 0.2  # fraction of a run without an equilibration of its own left out of averages
-_MOST_COORDINATES = 10_000_000  # atoms times frames held at a time: 120 MB
+_MOST_COORDINATES = 3_000_000  # atoms times frames held at a time: 72 MB in double precision
+_FRAMES = 20_000  # at most
 _CHUNK = 1_000_000  # atoms times frames of a piece of the trajectory
 
 
@@ -168,9 +169,13 @@ class Run:
         """Time between frames, ps."""
         return self.config.trajectory_steps * self.config.timestep / 1000
 
-    def stride(self, atoms: int, frames: int = 20_000) -> int:
+    def stride(self, atoms: int, frames: int = _FRAMES) -> int:
         """Return every how manieth frame is looked at, for so many atoms and at most `frames`."""
-        return max(1, -(-self.num_frames // min(frames, max(1, _MOST_COORDINATES // atoms))))
+        return self._stride(self.num_frames, atoms, frames)
+
+    @staticmethod
+    def _stride(count: int, atoms: int, frames: int) -> int:
+        return max(1, -(-count // min(frames, max(1, _MOST_COORDINATES // atoms))))
 
     def load(self, atoms: np.ndarray | None = None, stride: int = 1) -> mdtraj.Trajectory:
         """Load some or all atoms of every `stride`-th frame.
@@ -190,13 +195,37 @@ class Run:
         """The solute (or all atoms) in at most 20,000 frames, molecules whole and together."""
         atoms = self.solute if len(self.solute) else np.arange(len(self.numbers))
         found = self.load(atoms, self.stride(len(atoms)))
-        if self.is_periodic and len(self.solute) > 1:
-            labels = self.molecules[atoms]
-            members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-            members.sort(key=len, reverse=True)
-            sets = [{found.topology.atom(k) for k in group} for group in members]
-            found.image_molecules(True, sets[:1], sets[1:], sorted_bonds=self._outwards(atoms))
+        if self.is_periodic and len(self.solute):
+            self._make_whole(found, atoms)
         return found
+
+    @cached_property
+    def frames(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the region or molecule, Å, shape ``[F, M, 3]``, and times, ps, ``[F]``.
+
+        From the trajectory of the region alone where there is one: its frames are closer.
+        """
+        inside = np.searchsorted(self.solute, self.focus) if len(self.solute) else slice(None)
+        path, interval = self.folder / "region.dcd", self.config.ml_trajectory_steps
+        if not self.is_mixed or interval is None or not path.exists():
+            return self.trajectory.xyz[:, inside].astype(float) * 10.0, self.times
+        stride = self._stride(_length(path), len(self.region), _FRAMES)
+        with reading(path):
+            found = mdtraj.load(str(path), stride=stride, top=self.topology.subset(self.region))
+        if self.is_periodic:
+            self._make_whole(found, self.region)
+        spacing = stride * interval * self.config.timestep / 1000
+        return found.xyz.astype(float) * 10.0, np.arange(len(found)) * spacing
+
+    def _make_whole(self, trajectory: mdtraj.Trajectory, atoms: np.ndarray) -> None:
+        """Put atoms beside those they are bonded to, and molecules beside the largest one."""
+        if len(atoms) < 2:
+            return
+        labels = self.molecules[atoms]
+        members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        members.sort(key=len, reverse=True)
+        sets = [{trajectory.topology.atom(k) for k in group} for group in members]
+        trajectory.image_molecules(True, sets[:1], sets[1:], sorted_bonds=self._outwards(atoms))
 
     def _outwards(self, atoms: np.ndarray) -> np.ndarray:
         """Return bonds such that along them each atom is reached from one reached before."""

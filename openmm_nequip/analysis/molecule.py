@@ -33,11 +33,9 @@ def molecule(run: Run) -> Section:
     atoms = np.arange(len(run.numbers)) if all_atoms else run.focus
     title = "The ML region" if run.is_mixed else "All atoms" if all_atoms else "The molecule"
     section = Section(title)
-    inside = atoms if all_atoms else np.searchsorted(run.solute, atoms)
-    trajectory = run.trajectory
-    positions = trajectory.xyz[:, inside].astype(float) * 10.0
+    positions, times = run.frames
     steady = run.steady(len(positions))
-    vectors = trajectory.unitcell_vectors
+    vectors = run.trajectory.unitcell_vectors
     box = None if vectors is None or not all_atoms else vectors.astype(float) * 10.0
     numbers, bonds = run.numbers[atoms], _inside(run.bonds, atoms)
 
@@ -50,12 +48,12 @@ def molecule(run: Run) -> Section:
             Picture("rmsd", "RMSD from the first frame",
                     f"Root mean square deviation from the first frame after superposition, against "
                     f"time; {mean.text()}.",
-                    partial(draw_series, time=run.times, values=deviation, ylabel="RMSD (Å)",
+                    partial(draw_series, time=times, values=deviation, ylabel="RMSD (Å)",
                             colour=4))
         )  # fmt: skip
     if not all_atoms and len(atoms) > 2:
-        _add_shape(run, section, positions, steady, atoms)
-        _add_torsions(run, section, positions, steady, atoms, bonds)
+        _add_shape(run, section, steady)
+        _add_torsions(run, section, steady, bonds)
         _add_surface(run, section)
     if len(bonds):
         box = None if box is None else box[steady:]
@@ -74,16 +72,15 @@ def _inside(bonds: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     return np.searchsorted(atoms, bonds[np.isin(bonds, atoms).all(axis=1)]).reshape(-1, 2)
 
 
-def _add_shape(
-    run: Run, section: Section, positions: np.ndarray, steady: int, atoms: np.ndarray
-) -> None:
+def _add_shape(run: Run, section: Section, steady: int) -> None:
+    (positions, times), atoms = run.frames, run.focus
     gyration = radius_of_gyration(positions, run.masses[atoms])
     quantity = average("radius of gyration", gyration[steady:], "Å")
     section.quantities.append(quantity)
     section.pictures.append(
         Picture("radius_of_gyration", "Radius of gyration",
                 f"Radius of gyration against time; {quantity.text()}.",
-                partial(draw_series, time=run.times, values=gyration, colour=5,
+                partial(draw_series, time=times, values=gyration, colour=5,
                         ylabel="radius of gyration (Å)"))
     )  # fmt: skip
     fluctuation, names = rmsf(positions[steady:]), labels(run, atoms)
@@ -101,14 +98,8 @@ def _add_shape(
         )  # fmt: skip
 
 
-def _add_torsions(
-    run: Run,
-    section: Section,
-    positions: np.ndarray,
-    steady: int,
-    atoms: np.ndarray,
-    bonds: np.ndarray,
-) -> None:
+def _add_torsions(run: Run, section: Section, steady: int, bonds: np.ndarray) -> None:
+    positions, atoms = run.frames[0], run.focus
     quadruples = rotatable_bonds(run.numbers[atoms], bonds)
     names = labels(run, atoms)
     angles = torsions(positions, quadruples) if len(quadruples) else np.empty((len(positions), 0))
@@ -124,21 +115,20 @@ def _add_torsions(
                     + ", ".join(keys[:_TORSIONS]) + ".",
                     partial(draw_torsions, angles=found))
         )  # fmt: skip
-    _add_conformers(run, section, positions, angles, run.numbers[atoms] > 1)
+    _add_conformers(run, section, angles)
 
 
-def _add_conformers(
-    run: Run, section: Section, positions: np.ndarray, angles: np.ndarray, heavy: np.ndarray
-) -> None:
+def _add_conformers(run: Run, section: Section, angles: np.ndarray) -> None:
     """Conformers by torsions where these are few, else by the RMSD of heavy atoms."""
-    stride = -(-len(positions) // _CLUSTERED)
-    times, angles, positions = run.times[::stride], angles[::stride], positions[::stride, heavy]
+    stride = -(-len(angles) // _CLUSTERED)
+    angles, times = angles[::stride], run.frames[1][::stride]
     if 0 < angles.shape[1] <= _TORSIONS:
         group, centres = clusters(torsion_matrix(angles), CONFORMER)
         how = f"no torsion differs by more than {CONFORMER:.0f}° on average"
         what = [", ".join(f"{angle:.0f}°" for angle in angles[centre]) for centre in centres]
     elif angles.shape[1]:
-        group, centres = clusters(rmsd_matrix(positions), CLUSTER)
+        heavy = run.numbers[run.focus] > 1
+        group, centres = clusters(rmsd_matrix(run.frames[0][::stride, heavy]), CLUSTER)
         how = f"the RMSD of their heavy atoms is less than {CLUSTER:g} Å on average"
         what = [f"frame at {times[centre]:.4g} ps" for centre in centres]
     else:

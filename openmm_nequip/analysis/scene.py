@@ -29,8 +29,7 @@ def scene(run: Run) -> dict[str, Any]:
     last = (len(run.trajectory) - 1) * stride
     region = run.focus if len(run.focus) else _central(run, solute)
     inside = np.searchsorted(solute, region)
-    moving = run.trajectory.xyz[:, inside].astype(float) * 10.0
-    sticks = moving[-1]
+    sticks = run.trajectory.xyz[-1, inside].astype(float) * 10.0
 
     positions = np.full((len(run.numbers), 3), np.nan)
     positions[solute] = run.trajectory.xyz[-1] * 10.0
@@ -53,7 +52,7 @@ def scene(run: Run) -> dict[str, Any]:
         "bonds": np.array(bonds, dtype=int).ravel().tolist(),
         "labels": names,
         "traces": [_packed(trace @ turn) for trace in traces],
-        "frames": [_packed(f @ turn) for f in _frames(moving)] if len(run.focus) > 1 else [],
+        "frames": [_packed(f @ turn) for f in _frames(run, sticks)] if len(run.focus) > 1 else [],
     }
 
 
@@ -127,10 +126,11 @@ def _smooth(points: np.ndarray, between: int = 4) -> np.ndarray:
     return CubicSpline(np.arange(len(points)), points)(where)
 
 
-def _frames(moving: np.ndarray) -> np.ndarray:
-    """Return frames of the region, superposed on the last one."""
+def _frames(run: Run, sticks: np.ndarray) -> np.ndarray:
+    """Return frames of the region, superposed on where it is shown."""
+    moving = run.frames[0]
     chosen = moving[np.unique(np.linspace(0, len(moving) - 1, _FRAMES).astype(int))]
-    return superpose(chosen, moving[-1]) if moving.shape[1] > 2 else chosen
+    return superpose(chosen, sticks) if len(sticks) > 2 else chosen
 
 
 def _packed(positions: np.ndarray) -> list[int]:

@@ -85,12 +85,10 @@ def simulate(
             "the same command goes on from there"
         )
         raise typer.Exit(130)
-    replicas = [folder / f"replica-{k + 1}" for k in range(settings.replicas)]
-    for place in replicas if settings.replicas > 1 else [folder]:
-        try:
-            report(place, console)
-        except InputError as error:  # the run itself is complete, however short
-            console.print(f"finished, not analysed: {error}", markup=False)
+    try:
+        report(folder, console)  # of each replica, and of all together
+    except InputError as error:  # the run itself is complete, however short
+        console.print(f"finished, not analysed: {error}", markup=False)
 
 
 class Lines:

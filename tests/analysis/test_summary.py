@@ -3,6 +3,7 @@
 import json
 
 import ase
+import mdtraj
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,6 +115,23 @@ def test_the_region_of_a_mixed_system_comes_first(tmp_path):
     for name in ("RMSD from the first frame", "radius of gyration", "RMSF of the atoms",
                  "solvent-accessible surface", "bond length C–O"):  # fmt: skip
         assert found[name]["value"] == pytest.approx(expected[name]["value"], rel=2e-3), name
+
+
+def test_frames_of_the_region_alone_are_used_where_there_are_some(tmp_path):
+    structure = ethanol_in_water(10)
+    folder = write_run(
+        tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)},
+        region=list(range(9)), force_field=["tip3p.xml"], ml_region="resname MOL",
+        ml_trajectory_interval=5,
+    )  # fmt: skip
+    closer = shaken(structure, 2 * FRAMES - 1)[:, :9]
+    part = mdtraj.Topology.from_openmm(structure.topology).subset(range(9))
+    mdtraj.Trajectory(closer, part).save_dcd(str(folder / "region.dcd"))
+    positions, times = open_run(folder).frames
+    np.testing.assert_allclose(times, np.arange(81) * 0.0025)
+    moved = positions - positions.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(moved, 10 * (closer - closer.mean(axis=1, keepdims=True)), atol=1e-4)
+    assert len(analyze(folder).run.times) == FRAMES
 
 
 def test_water_around_the_region_is_counted(tmp_path):
