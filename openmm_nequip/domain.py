@@ -64,10 +64,10 @@ class Domain(Config):
             )
         if self.charge is None:
             return
-        meant = f"the potential is meant for systems of charge {_signed(self.charge)}"
+        meant = f"the potential is meant for systems of charge {signed(self.charge)}"
         if charge is not None and charge != self.charge:
             raise InputError(
-                f"{meant}, and the atoms have {_signed(charge)} in all: choose another "
+                f"{meant}, and the atoms have {signed(charge)} in all: choose another "
                 "protonation state, another part of the system or another potential"
             )
         electrons = int(np.sum(numbers)) - self.charge
@@ -143,5 +143,6 @@ def _together(
     return first | second | common
 
 
-def _signed(charge: int) -> str:
+def signed(charge: int) -> str:
+    """Return a charge with its sign, but 0 without."""
     return f"{charge:+d}" if charge else "0"

@@ -79,8 +79,10 @@ def prepare(
 
         openmm-nequip prepare system.prmtop system.rst7 --ml-region "resname MBN"
 
-    The new folder has system.xml (OpenMM's System), structure.cif, simulate.yaml for
-    [bold]openmm-nequip simulate[/] and prepared.json with all that was decided.
+    The new folder has OpenMM's System (system.xml), structure.cif, the configuration of
+    a run (simulate.yaml) and all that was decided (prepared.json). It is run with:
+
+        openmm-nequip simulate ethanol/simulate.yaml
     """
     from ..errors import InputError
     from ..md.choices import Choices
@@ -147,6 +149,8 @@ def _name(source: str, prepared: "Prepared") -> str:
 
 
 def _summary(prepared: "Prepared") -> list[str]:
+    from ..domain import signed
+
     record = prepared.record
     parts = [f"{record['num_atoms']} atoms", f"{record['waters']} waters"]
     parts += [f"{count} {name}" for name, count in record["ions"].items()]
@@ -155,11 +159,11 @@ def _summary(prepared: "Prepared") -> list[str]:
     else:
         parts.append("box " + " × ".join(f"{row[k]:.2f}" for k, row in enumerate(record["box_nm"])))
         parts[-1] += " nm"
-    lines = [f"{record['formula']}: {', '.join(parts)}; force field {record['force_fields']}"]
+    lines = [f"{record['formula']}: {', '.join(parts)}; {' '.join(record['force_fields'])}"]
     if record["total_charge"]:
         lines.append(f"the system has a charge of {record['total_charge']:+g} e")
     region = record["ml_region"]
-    charge = "" if region["charge"] is None else f", charge {region['charge']:+d}"
+    charge = "" if region["charge"] is None else f", charge {signed(region['charge'])}"
     lines.append(
         f"ML region '{region['selection']}': {len(region['atoms'])} atoms{charge}, described by "
         f"{record['potential']['name']}"

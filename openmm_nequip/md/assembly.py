@@ -10,6 +10,7 @@ import numpy as np
 from openmm import app, unit
 from rdkit import Chem, rdBase
 
+from ..domain import signed
 from ..errors import InputError
 from ..units import NM
 from .choices import Assembled, Choices
@@ -68,10 +69,14 @@ def assemble(choices: Choices, say: Say) -> Assembled:
     if isinstance(source, _Given):
         structure, placed = None, [_Placed("LIG", source.mol), *_beside(given)]
     else:
-        structure, placed = _small_molecules_in(source, given, choices, say)
+        forcefield, files = _force_field(choices, True, water)
+        structure, placed = _small_molecules_in(source, given, forcefield, choices.charge, say)
+    if structure is None:
+        forcefield, files = _force_field(choices, False, water)
     placed = _named_differently(placed)
     modeller = _modeller(structure, placed)
-    forcefield, files = _force_field(choices, structure is not None, water)
+    if isinstance(source, Structure) and source.box is not None:
+        modeller.topology.setPeriodicBoxVectors(source.box * unit.nanometer)
     record: dict[str, Any] = {"source": choices.source}
     record |= _parametrise(forcefield, placed, choices, say)
     if structure is not None:
@@ -80,7 +85,7 @@ def assemble(choices: Choices, say: Say) -> Assembled:
     _solvate(modeller, forcefield, water, shape, choices, say)
     system = _create_system(forcefield, modeller.topology, choices.cutoff)
     positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
-    names = sorted({molecule.name for molecule in placed})
+    names = [molecule.name for molecule in placed]
     return Assembled(modeller.topology, positions, system, names, record)
 
 
@@ -135,7 +140,11 @@ def _named_differently(placed: Sequence[_Placed]) -> list[_Placed]:
 
 
 def _small_molecules_in(
-    structure: Structure, given: Sequence[_Given], choices: Choices, say: Say
+    structure: Structure,
+    given: Sequence[_Given],
+    forcefield: app.ForceField,
+    charge: int,
+    say: Say,
 ) -> tuple[Structure | None, list[_Placed]]:
     """Find the residues that no force field for biopolymers, water or ions will know.
 
@@ -146,8 +155,7 @@ def _small_molecules_in(
     placed
         They and those of `given` that are not among them.
     """
-    known, _ = _force_field(choices, True, NO_WATER)
-    unmatched = set(known.getUnmatchedResidues(structure.topology))
+    unmatched = set(forcefield.getUnmatchedResidues(structure.topology))
     described = mdtraj.Topology.from_openmm(structure.topology)
     placed, used, found = [], set[int](), []
     for residue, seen in zip(structure.topology.residues(), described.residues, strict=True):
@@ -173,8 +181,8 @@ def _small_molecules_in(
                     f"no force field knows {where}, and without hydrogens its bonds cannot be "
                     "told: give its SMILES or SDF file as a ligand, or delete it from the file"
                 )
-            mol = from_coordinates(numbers.tolist(), positions, names, choices.charge, where)
-            say(f"{where}: bonds told from its coordinates, charge {choices.charge:+d}")
+            mol = from_coordinates(numbers.tolist(), positions, names, charge, where)
+            say(f"{where}: bonds told from its coordinates, charge {signed(charge)}")
         placed.append(_Placed(residue.name, mol))
         found.append(residue)
     placed += _beside([m for k, m in enumerate(given) if k not in used])
@@ -265,10 +273,13 @@ def _parametrise(
             forcefield.createSystem(topology)
         except Exception as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"no parameters for {molecule.name} ({text}): {reason}") from None
+            hint = "; --small-molecules nonbonded does without OpenFF" if with_openff else ""
+            raise InputError(
+                f"no parameters for {molecule.name} ({text}): {reason}{hint}"
+            ) from None
         say(
             f"{molecule.name} ({text}): {entry['parameters']}; charges {entry['charges']}, "
-            f"sum {entry['formal_charge']:+d}"
+            f"sum {signed(entry['formal_charge'])}"
         )
         entries.append(entry)
     return {"small_molecules": entries}

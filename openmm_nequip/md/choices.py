@@ -81,7 +81,7 @@ class Assembled:
     positions
         nm, shape ``[N, 3]``.
     ligands
-        Names of the residues that are small molecules.
+        The name of each residue that is a small molecule.
     record
         What was decided on the way.
     """

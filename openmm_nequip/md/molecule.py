@@ -16,6 +16,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds, rdDistGeom, rdForceFieldHelpers
 from rdkit.Geometry import Point3D
 
+from ..domain import signed
 from ..errors import InputError
 from ..units import NM
 from .structure import Structure, bonded_pairs
@@ -89,8 +90,8 @@ def from_coordinates(
             rdDetermineBonds.DetermineBonds(mol, charge=charge)
     except (ValueError, RuntimeError):
         raise InputError(
-            f"no bonds and bond orders suit the atoms of {where} at charge {charge:+d}: give its "
-            "charge, or its SMILES or SDF file as a ligand"
+            f"no bonds and bond orders suit the atoms of {where} at charge {signed(charge)}: give "
+            "its charge, or its SMILES or SDF file as a ligand"
         ) from None
     return named(_one(mol.GetMol(), where), names)
 

@@ -193,7 +193,7 @@ def check_new(folder: Path) -> None:
 
 
 def _default_region(assembled: Assembled) -> str:
-    """Choose the ligands, or else the one small molecule that there is."""
+    """Choose the ligand, or else the one small solute that there is."""
     names: Sequence[str] = assembled.ligands
     if not names:
         topology = mdtraj.Topology.from_openmm(assembled.topology)
@@ -202,13 +202,14 @@ def _default_region(assembled: Assembled) -> str:
             for molecule in topology.find_molecules()
             if len(molecule) > 1 and not any(atom.residue.is_water for atom in molecule)
         ]
-        if len(solutes) != 1 or len(solutes[0]) > _SMALL:
-            raise InputError(
-                "which part should the potential describe? Give the ML region in MDTraj's "
-                "selection language, like 'resname LIG', 'resid 3 4' or 'chainid 1'"
-            )
-        residues = sorted({atom.residue for atom in solutes[0]}, key=lambda residue: residue.index)
-        names = list(dict.fromkeys(residue.name for residue in residues))
+        if len(solutes) == 1 and len(solutes[0]) <= _SMALL:
+            atoms = sorted(solutes[0], key=lambda atom: atom.index)
+            names = list(dict.fromkeys(atom.residue.name for atom in atoms))
+    if not names or len(assembled.ligands) > 1:
+        raise InputError(
+            "which part should the potential describe? Give the ML region in MDTraj's selection "
+            "language, like 'resname LIG', 'resid 3 4' or 'chainid 1'"
+        )
     return "resname " + " ".join(name if name.isidentifier() else f"'{name}'" for name in names)
 
 

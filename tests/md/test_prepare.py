@@ -1,77 +1,42 @@
-"""`prepare`: Systems for ML/MM from molecules, structures, and AMBER's and GROMACS's files."""
+"""`prepare` from molecules: Systems in water, proven by energies, and the folder."""
 
 import copy
 import json
 import math
-import sys
-import types
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
-import yaml
-from openmm import app, unit
+from openmm import app
 from openmmml import MLPotential
-from rdkit import Chem
 
-from openmm_nequip.config import parse_config
+from openmm_nequip.config import load_config
 from openmm_nequip.errors import InputError
 from openmm_nequip.md.bonded import atoms_without_bonded_terms
 from openmm_nequip.md.choices import Choices
 from openmm_nequip.md.config import SimulationConfig
+from openmm_nequip.md.inputs import find_files, load_input
 from openmm_nequip.md.ligand import partial_charges
 from openmm_nequip.md.molecule import from_smiles
+from openmm_nequip.md.preparation import build_simulation
 from openmm_nequip.md.prepare import prepare
 from openmm_nequip.md.solvation import WATER_MODELS
-from openmm_nequip.md.structure import load_structure
+from openmm_nequip.units import NM
 
-from .systems import small_potential
+from .preparing import charges_of, check_folder, energy_of, nonbonded, organic_model, small
+from .systems import context_of, small_potential
 
 COULOMB = 138.93545764438198  # kJ/mol nm/e², as in OpenMM
-VILLIN = Path(app.__file__).parent / "data" / "test.pdb"  # in water, comes with OpenMM
-ORGANIC = ["H", "C", "N", "O", "S"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A potential that knows the elements of proteins."""
-    path = tmp_path_factory.mktemp("model") / "organic.safetensors"
-    small_potential(type_names=ORGANIC, per_type_energy_shifts=0.0).save(path)
-    return str(path)
-
-
-def small(source, **choices):
-    """Choices with a small box, for speed."""
-    return Choices(source, **{"width": 1.7, "cutoff": 0.7, **choices})
+    return organic_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def ethanol(model):
     return prepare(small("CCO", potential=model))
-
-
-def nonbonded(system):
-    (force,) = (force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
-    return force
-
-
-def charges_of(system):
-    force = nonbonded(system)
-    return [force.getParticleParameters(k)[0]._value for k in range(system.getNumParticles())]
-
-
-def context_of(system, positions, platform="Reference"):
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.0005), openmm.Platform.getPlatformByName(platform)
-    )
-    context.setPositions(positions)
-    return context
-
-
-def energy_of(system, positions):
-    return context_of(system, positions).getState(energy=True).getPotentialEnergy()._value
 
 
 def test_what_is_decided(ethanol):
@@ -156,7 +121,7 @@ def test_minimises(ethanol):
     system = copy.deepcopy(ethanol.system)
     for atom in ethanol.atoms:
         system.setParticleMass(atom, 0.0)
-    context = context_of(system, ethanol.positions, "CPU")
+    context = context_of(system, ethanol.positions / NM, "CPU")
     before = context.getState(energy=True).getPotentialEnergy()._value
     openmm.LocalEnergyMinimizer.minimize(context, tolerance=100, maxIterations=50)
     after = context.getState(energy=True).getPotentialEnergy()._value
@@ -170,47 +135,12 @@ def test_mixed_system_runs(ethanol, model):
     mixed = MLPotential("nequip", modelPath=model).createMixedSystem(
         ethanol.topology, ethanol.system, ethanol.atoms
     )
-    context = context_of(mixed, ethanol.positions, "CPU")
+    context = context_of(mixed, ethanol.positions / NM, "CPU")
     state = context.getState(energy=True, forces=True)
     assert math.isfinite(state.getPotentialEnergy()._value)
     assert np.isfinite(state.getForces(asNumpy=True)._value).all()
     context.getIntegrator().step(2)
     assert math.isfinite(context.getState(energy=True).getPotentialEnergy()._value)
-
-
-def bonds_of(topology):
-    return {tuple(sorted((bond[0].index, bond[1].index))) for bond in topology.bonds()}
-
-
-def description(topology):
-    return [
-        (atom.element, atom.name, atom.residue.name, atom.residue.id, atom.residue.chain.id)
-        for atom in topology.atoms()
-    ]
-
-
-def check_folder(prepared, folder):
-    """What was written is what there was; return the configuration."""
-    prepared.write(folder)
-    assert {path.name for path in folder.iterdir()} == {
-        "system.xml", "structure.cif", "simulate.yaml", "prepared.json",
-    }  # fmt: skip
-    structure = load_structure(str(folder / "structure.cif"))
-    assert description(structure.topology) == description(prepared.topology)
-    assert bonds_of(structure.topology) == bonds_of(prepared.topology)
-    np.testing.assert_allclose(structure.positions, prepared.positions, atol=5.1e-6)
-    system = openmm.XmlSerializer.deserialize((folder / "system.xml").read_text())
-    if structure.box is not None:
-        vectors = [list(row._value) for row in system.getDefaultPeriodicBoxVectors()]
-        # the same lattice: each vector of one is a sum of whole vectors of the other
-        steps = structure.box @ np.linalg.inv(vectors)
-        np.testing.assert_allclose(steps, steps.round(), atol=1e-5)
-        assert abs(np.linalg.det(steps)) == pytest.approx(1, abs=1e-4)
-    energy = energy_of(prepared.system, prepared.positions)
-    assert energy_of(system, prepared.positions) == pytest.approx(energy, rel=1e-12)
-    assert json.loads((folder / "prepared.json").read_text()) == prepared.record
-    values = yaml.safe_load((folder / "simulate.yaml").read_text())
-    return parse_config(SimulationConfig, values, "simulate.yaml")
 
 
 def test_folder(ethanol, tmp_path, model):
@@ -223,6 +153,26 @@ def test_folder(ethanol, tmp_path, model):
     with pytest.raises(InputError, match="ethanol' exists already"):
         ethanol.write(tmp_path / "new" / "ethanol")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["ethanol"]
+
+
+def test_simulate_takes_the_folder(ethanol, tmp_path):
+    """As it is; but not with a part of a molecule that has no bonded terms, or half of it."""
+    ethanol.write(tmp_path / "ethanol")
+
+    def simulation(*overrides):
+        path = tmp_path / "ethanol" / "simulate.yaml"
+        config = find_files(load_config(SimulationConfig, path, overrides), path.parent)
+        return build_simulation(config, load_input(config))
+
+    run = simulation("platform=CPU")
+    run.step(1)
+    assert math.isfinite(run.context.getState(energy=True).getPotentialEnergy()._value)
+    with pytest.raises(
+        InputError, match=r"no bonded terms for 8 atoms .* atom 1 \(C2 of residue LIG"
+    ):
+        simulation("ml_region=resname LIG and name C1")
+    with pytest.raises(InputError, match="lambda_interpolate needs a force field with bonded"):
+        simulation("lambda_interpolate=0.5")
 
 
 @pytest.mark.parametrize("water", WATER_MODELS)
@@ -369,320 +319,3 @@ def test_bonds_that_nothing_holds():
     system.addForce(custom)
     system.addConstraint(5, 4, 0.1)
     assert atoms_without_bonded_terms(topology, system) == [6, 7]
-
-
-# --- structures from files -----------------------------------------------------------------------
-
-
-def write_pdb(path, topology, positions):
-    with path.open("w") as file:
-        app.PDBFile.writeFile(topology, positions, file)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def villin():
-    """The protein of OpenMM's test file without water, ions and hydrogens."""
-    pdb = app.PDBFile(str(VILLIN))
-    modeller = app.Modeller(pdb.topology, pdb.positions)
-    modeller.deleteWater()
-    modeller.delete([r for r in modeller.topology.residues() if len(r) == 1])
-    modeller.delete([a for a in modeller.topology.atoms() if a.element == app.element.hydrogen])
-    return modeller
-
-
-@pytest.fixture(scope="module")
-def benzoate():
-    """Beside the protein."""
-    mol = from_smiles("[O-]C(=O)c1ccccc1")
-    conformer = mol.GetConformer()
-    for k, position in enumerate(conformer.GetPositions() + np.array([41.0, 22.0, 18.0])):
-        conformer.SetAtomPosition(k, position.tolist())
-    return mol
-
-
-def test_protein_with_a_ligand_beside_it(villin, benzoate, model, tmp_path):
-    protein = write_pdb(tmp_path / "villin.pdb", villin.topology, villin.positions)
-    Chem.MolToMolFile(benzoate, str(tmp_path / "ligand.sdf"))
-    prepared = prepare(
-        Choices(
-            protein,
-            ligands=[str(tmp_path / "ligand.sdf")],
-            padding=0.3,
-            salt=0.1,
-            potential=model,
-        )
-    )
-    record = prepared.record
-    assert record["hydrogens_added"] == 293
-    assert record["force_fields"] == ["amber14-all.xml", "amber14/tip3p.xml"]
-    assert record["total_charge"] == 0
-    assert record["ml_region"]["charge"] == -1
-    assert record["atoms_without_bonded_terms"] == prepared.atoms
-    ligand = prepared.positions[prepared.atoms] * 10
-    shift = prepared.positions[0] * 10 - np.array(villin.positions[0].value_in_unit(unit.angstrom))
-    np.testing.assert_allclose(ligand - shift, benzoate.GetConformer().GetPositions(), atol=2e-3)
-    check_folder(prepared, tmp_path / "complex")
-
-
-def test_ligand_within_a_pdb(villin, benzoate, model, tmp_path):
-    """Its heavy atoms come from the file, bond orders and charge from a SMILES."""
-    modeller = app.Modeller(villin.topology, villin.positions)
-    topology = app.Topology()
-    residue = topology.addResidue("BEZ", topology.addChain("L"), "900")
-    heavy = [atom for atom in benzoate.GetAtoms() if atom.GetSymbol() != "H"][::-1]
-    for atom in heavy:
-        element = app.Element.getBySymbol(atom.GetSymbol())
-        topology.addAtom(f"{atom.GetSymbol()}X{atom.GetIdx()}", element, residue)
-    positions = np.array([benzoate.GetConformer().GetPositions()[a.GetIdx()] for a in heavy])
-    modeller.add(topology, positions * unit.angstrom)
-    path = write_pdb(tmp_path / "complex.pdb", modeller.topology, modeller.positions)
-    with pytest.raises(InputError, match="no force field knows residue BEZ"):
-        prepare(Choices(path, water="none", potential=model))
-    with pytest.raises(InputError, match="no force field knows residue BEZ"):
-        prepare(Choices(path, water="none", potential=model, ligands=["CCO"]))
-    prepared = prepare(Choices(path, water="none", potential=model, ligands=["[O-]C(=O)c1ccccc1"]))
-    assert prepared.record["ml_region"]["selection"] == "resname BEZ"
-    assert prepared.record["ml_region"]["charge"] == -1
-    assert prepared.record["waters"] == 0
-    symbols = Counter(list(prepared.topology.atoms())[k].element.symbol for k in prepared.atoms)
-    assert symbols == {"C": 7, "H": 5, "O": 2}
-
-
-def test_solvated_already(ethanol, model, tmp_path):
-    """What was prepared can be prepared again: a box that is full stays as it is."""
-    ethanol.write(tmp_path / "first")
-    said = []
-    choices = Choices(str(tmp_path / "first" / "structure.cif"), cutoff=0.7, potential=model)
-    prepared = prepare(choices, said.append)
-    assert prepared.record["waters"] == ethanol.record["waters"]
-    assert "the structure fills its box: no water is added" in said
-    assert prepared.record["small_molecules"][0]["smiles"] == "CCO"
-    first, second = (energy_of(p.system, p.positions) for p in (ethanol, prepared))
-    assert second == pytest.approx(first, rel=1e-4)  # coordinates were rounded
-    with pytest.raises(InputError, match="fills its box, so it is solvated already"):
-        prepare(Choices(str(tmp_path / "first" / "structure.cif"), salt=0.1, potential=model))
-
-
-def test_part_of_a_protein(villin, model, tmp_path):
-    """A side chain as the region: a bond is cut, and only a user can ask for it."""
-    path = write_pdb(tmp_path / "villin.pdb", villin.topology, villin.positions)
-    region = "resname TRP and sidechain"
-    prepared = prepare(Choices(path, water="none", region=region, potential=model))
-    assert prepared.record["bonded_terms"] is True
-    assert prepared.record["ml_region"]["charge"] is None
-    assert len(prepared.atoms) == 18
-    with pytest.raises(InputError, match="which part should the potential describe"):
-        prepare(Choices(path, water="none", potential=model))
-
-
-def test_missing_heavy_atoms(villin, model, tmp_path):
-    modeller = app.Modeller(villin.topology, villin.positions)
-    modeller.delete([next(a for a in modeller.topology.atoms() if a.name == "CG")])
-    path = write_pdb(tmp_path / "gap.pdb", modeller.topology, modeller.positions)
-    with pytest.raises(InputError, match=r"LEU.*PDBFixer"):
-        prepare(Choices(path, water="none", region="all", potential=model))
-
-
-def test_coordinates_only(model, tmp_path):
-    """Bonds of a molecule in a PDB file without bonds; it keeps its names."""
-    mol = from_smiles("CC(=O)[O-]")
-    topology = app.Topology()
-    residue = topology.addResidue("ACT", topology.addChain())
-    for atom in mol.GetAtoms():
-        element = app.Element.getBySymbol(atom.GetSymbol())
-        topology.addAtom(f"{atom.GetSymbol()}{atom.GetIdx() + 20}", element, residue)
-    positions = mol.GetConformer().GetPositions() * unit.angstrom
-    path = write_pdb(tmp_path / "acetate.pdb", topology, positions)
-    with pytest.raises(InputError, match=r"no bonds .* residue ACT 1 at charge \+0"):
-        prepare(small(path, potential=model))
-    prepared = prepare(small(path, charge=-1, potential=model))
-    names = [atom.name for atom in prepared.topology.atoms()][:7]
-    assert names == ["C20", "C21", "O22", "O23", "H24", "H25", "H26"]
-    assert prepared.record["small_molecules"][0]["smiles"] == "CC(=O)[O-]"
-    assert prepared.record["force_fields"] == ["amber14/tip3p.xml"]
-
-
-# --- systems with their parameters ----------------------------------------------------------------
-
-TOP = """\
-[ defaults ]
-1 2 yes 0.5 0.8333
-[ atomtypes ]
-c3 12.01 0.0 A 0.339967 0.45773
-hc 1.008 0.0 A 0.264953 0.0656888
-[ moleculetype ]
-MET 3
-[ atoms ]
-1 c3 1 MET C  1 -0.4 12.01
-2 hc 1 MET H1 1  0.1 1.008
-3 hc 1 MET H2 1  0.1 1.008
-4 hc 1 MET H3 1  0.1 1.008
-5 hc 1 MET H4 1  0.1 1.008
-[ bonds ]
-1 2 1 0.109 282000
-1 3 1 0.109 282000
-1 4 1 0.109 282000
-1 5 1 0.109 282000
-[ atomtypes ]
-OW 16.0 0.0 A 0.3150752 0.635968
-HW 1.008 0.0 A 0.0 0.0
-[ moleculetype ]
-SOL 2
-[ atoms ]
-1 OW 1 SOL OW  1 -0.834 16.0
-2 HW 1 SOL HW1 1  0.417 1.008
-3 HW 1 SOL HW2 1  0.417 1.008
-[ settles ]
-1 1 0.09572 0.15139
-[ exclusions ]
-1 2 3
-2 1 3
-3 1 2
-[ system ]
-methane
-[ molecules ]
-MET 1
-SOL 1
-"""
-
-
-def test_gromacs(model, tmp_path):
-    positions = from_smiles("C").GetConformer().GetPositions() / 10 + 1.5
-    lines = ["methane and water", "8"]
-    for k, (x, y, z) in enumerate(positions):
-        name = "C" if k == 0 else f"H{k}"
-        lines.append(f"    1MET  {name:>5s}{k + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}")
-    lines += ["    2SOL     OW    6   0.500   0.500   0.500"]
-    lines += ["    2SOL    HW1    7   0.596   0.500   0.500"]
-    lines += ["    2SOL    HW2    8   0.476   0.593   0.500"]
-    (tmp_path / "x.gro").write_text("\n".join([*lines, "   3.0   3.0   3.0"]) + "\n")
-    (tmp_path / "x.top").write_text(TOP)
-    files = [str(tmp_path / "x.top"), str(tmp_path / "x.gro")]
-    for source, coordinates in (files, files[::-1]):
-        prepared = prepare(Choices(source, coordinates, potential=model))
-        assert prepared.record["ml_region"]["selection"] == "resname MET"
-        assert prepared.record["bonded_terms"] is True
-        np.testing.assert_allclose(charges_of(prepared.system)[:5], [-0.4, *[0.1] * 4])
-        assert prepared.record["waters"] == 1
-    check_folder(prepared, tmp_path / "methane")
-    for wrong in (Choices(files[0]), Choices(files[0], files[0]), Choices(files[1])):
-        with pytest.raises(InputError, match=r"give parameters and coordinates, like"):
-            prepare(wrong)
-    with pytest.raises(InputError, match=r"comes with its parameters.*leave out salt"):
-        prepare(Choices(*files, salt=0.1))
-    with pytest.raises(InputError, match=r"comes with its parameters.*leave out water"):
-        prepare(Choices(*files, water="opc"))
-    (tmp_path / "x.gro").write_text("\n".join(["no", "gro"]))
-    with pytest.raises(InputError, match="cannot read"):
-        prepare(Choices(*files))
-
-
-def test_amber(reference_data, model, tmp_path):
-    """Toluene in water: nothing is invented, only the region chosen."""
-    folder = reference_data / "mlmm_inputs"
-    files = [str(folder / "toluene-explicit.prm7"), str(folder / "toluene-explicit.rst7")]
-    prepared = prepare(Choices(*files, potential=model))
-    prmtop = app.AmberPrmtopFile(files[0])
-    theirs = charges_of(prmtop.createSystem())
-    np.testing.assert_array_equal(charges_of(prepared.system), theirs)
-    assert prepared.record["waters"] == 2160
-    assert len(prepared.atoms) == 15
-    assert prepared.record["bonded_terms"] is True
-    np.testing.assert_allclose(prepared.record["box_nm"], np.eye(3) * 4.0)
-    check_folder(prepared, tmp_path / "toluene")
-
-
-def test_given_structures(reference_data, model, tmp_path):
-    """A molecule without parameters in a PDB file, and a solvated peptide."""
-    folder = reference_data / "mlmm_inputs"
-    toluene = prepare(small(str(folder / "toluene.pdb"), width=2.0, potential=model))
-    assert toluene.record["small_molecules"][0]["smiles"] == "Cc1ccccc1"
-    assert toluene.record["ml_region"]["selection"] == "resname MBN"
-    check_folder(toluene, tmp_path / "toluene")
-    peptide = prepare(Choices(str(folder / "alanine-dipeptide-explicit.pdb"), potential=model))
-    assert peptide.record["waters"] == 749
-    assert peptide.record["ml_region"]["selection"] == "resname ACE ALA NME"
-    assert len(peptide.atoms) == 22
-    assert peptide.record["ml_region"]["charge"] == 0
-    check_folder(peptide, tmp_path / "peptide")
-
-
-# --- the OpenFF toolkit --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def openff(monkeypatch):
-    """A stand-in: it knows ethanol's bonds only, and remembers what it is asked."""
-    asked = types.SimpleNamespace(charges=None)
-
-    class Molecule:
-        partial_charges = None
-
-        @classmethod
-        def from_rdkit(cls, mol, allow_undefined_stereo, hydrogens_are_explicit):
-            assert hydrogens_are_explicit
-            molecule = cls()
-            molecule.mol = mol
-            return molecule
-
-    class Generator:
-        forcefield = "openff-stand-in"
-
-        def __init__(self, molecules):
-            (self.molecule,) = molecules
-
-        def generator(self, forcefield, residue):
-            from io import StringIO
-
-            from openmm_nequip.md.ligand import Ligand
-
-            asked.charges = self.molecule.partial_charges
-            if asked.charges is None:
-                ligand = Ligand.create(self.molecule.mol, "FF")
-            else:
-                ligand = Ligand.create(self.molecule.mol, "FF", "given", asked.charges)
-            kinds = [f"small-molecule-FF-{a.GetProp('name')}" for a in ligand.mol.GetAtoms()]
-            bonds = "".join(
-                f'<Bond type1="{kinds[b.GetBeginAtomIdx()]}" type2="{kinds[b.GetEndAtomIdx()]}" '
-                'length="0.12" k="200000"/>'
-                for b in ligand.mol.GetBonds()
-            )
-            xml = ligand.to_xml().replace(
-                "</ForceField>", f"<HarmonicBondForce>{bonds}</HarmonicBondForce></ForceField>"
-            )
-            forcefield.loadFile(StringIO(xml))
-            return True
-
-    modules = {
-        "openff": types.ModuleType("openff"),
-        "openff.toolkit": types.ModuleType("openff.toolkit"),
-        "openff.units": types.ModuleType("openff.units"),
-        "openmmforcefields": types.ModuleType("openmmforcefields"),
-        "openmmforcefields.generators": types.ModuleType("openmmforcefields.generators"),
-    }
-    modules["openff"].toolkit = modules["openff.toolkit"]
-    modules["openff.toolkit"].Molecule = Molecule
-    modules["openff.units"].unit = types.SimpleNamespace(
-        Quantity=lambda values, unit: values, elementary_charge="e"
-    )
-    modules["openmmforcefields"].generators = modules["openmmforcefields.generators"]
-    modules["openmmforcefields.generators"].SMIRNOFFTemplateGenerator = Generator
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return asked
-
-
-def test_openff_is_used_where_it_is(openff, model):
-    prepared = prepare(small("CCO", potential=model))
-    assert prepared.record["bonded_terms"] is True
-    assert prepared.record["atoms_without_bonded_terms"] == []
-    (entry,) = prepared.record["small_molecules"]
-    assert (entry["parameters"], entry["charges"]) == ("openff-stand-in", "of openff-stand-in")
-    assert openff.charges is None
-    prepared = prepare(small("CCO", potential=model, charges="gasteiger"))
-    expected = partial_charges(from_smiles("CCO"), "gasteiger")
-    np.testing.assert_array_equal(openff.charges, expected)
-    np.testing.assert_array_equal(charges_of(prepared.system)[:9], expected)
-    prepared = prepare(small("CCO", potential=model, small_molecules="nonbonded"))
-    assert prepared.record["bonded_terms"] is False

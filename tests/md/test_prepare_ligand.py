@@ -60,6 +60,19 @@ def test_converted_numbers():
 
 
 @pytest.mark.parametrize(
+    ("kind", "sigma", "epsilon"),
+    [
+        ("f", 0.311815, 0.255224), ("cl", 0.347094, 1.10876), ("br", 0.359923, 1.75728),
+        ("i", 0.383086, 2.092), ("c1", 0.339967, 0.87864), ("cx", 0.339967, 0.359824),
+        ("cy", 0.339967, 0.359824), ("h3", 0.211499, 0.0656888), ("hp", 0.106908, 0.0656888),
+    ],
+)  # fmt: skip
+def test_what_amber_s_biopolymers_lack(kind, sigma, epsilon):
+    half, depth = GAFF[kind]
+    assert (half * SIGMA, depth * KCAL) == pytest.approx((sigma, epsilon), rel=3e-6)
+
+
+@pytest.mark.parametrize(
     ("smiles", "expected"),
     [
         ("CCO", "c3 c3 oh hc hc hc h1 h1 ho"),

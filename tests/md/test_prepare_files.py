@@ -1,0 +1,276 @@
+"""`prepare` from structure files, and from those of AMBER and GROMACS."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openmm import app, unit
+from rdkit import Chem
+
+from openmm_nequip.errors import InputError
+from openmm_nequip.md.choices import Choices
+from openmm_nequip.md.molecule import from_smiles, to_structure
+from openmm_nequip.md.prepare import prepare
+
+from .preparing import charges_of, check_folder, energy_of, organic_model, small
+
+VILLIN = Path(app.__file__).parent / "data" / "test.pdb"  # in water, comes with OpenMM
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return organic_model(tmp_path_factory.mktemp("model"))
+
+
+def write_pdb(path, topology, positions):
+    with path.open("w") as file:
+        app.PDBFile.writeFile(topology, positions, file)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def villin():
+    """The protein of OpenMM's test file without water, ions and hydrogens."""
+    pdb = app.PDBFile(str(VILLIN))
+    modeller = app.Modeller(pdb.topology, pdb.positions)
+    modeller.deleteWater()
+    modeller.delete([r for r in modeller.topology.residues() if len(r) == 1])
+    modeller.delete([a for a in modeller.topology.atoms() if a.element == app.element.hydrogen])
+    return modeller
+
+
+@pytest.fixture(scope="module")
+def benzoate():
+    """Beside the protein."""
+    mol = from_smiles("[O-]C(=O)c1ccccc1")
+    conformer = mol.GetConformer()
+    for k, position in enumerate(conformer.GetPositions() + np.array([41.0, 22.0, 18.0])):
+        conformer.SetAtomPosition(k, position.tolist())
+    return mol
+
+
+def test_protein_with_a_ligand_beside_it(villin, benzoate, model, tmp_path):
+    protein = write_pdb(tmp_path / "villin.pdb", villin.topology, villin.positions)
+    Chem.MolToMolFile(benzoate, str(tmp_path / "ligand.sdf"))
+    prepared = prepare(
+        Choices(
+            protein,
+            ligands=[str(tmp_path / "ligand.sdf")],
+            padding=0.3,
+            salt=0.1,
+            potential=model,
+        )
+    )
+    record = prepared.record
+    assert record["hydrogens_added"] == 293
+    assert record["force_fields"] == ["amber14-all.xml", "amber14/tip3p.xml"]
+    assert record["total_charge"] == 0
+    assert record["ml_region"]["charge"] == -1
+    assert record["atoms_without_bonded_terms"] == prepared.atoms
+    ligand = prepared.positions[prepared.atoms] * 10
+    shift = prepared.positions[0] * 10 - np.array(villin.positions[0].value_in_unit(unit.angstrom))
+    np.testing.assert_allclose(ligand - shift, benzoate.GetConformer().GetPositions(), atol=2e-3)
+    check_folder(prepared, tmp_path / "complex")
+
+
+def test_ligand_within_a_pdb(villin, benzoate, model, tmp_path):
+    """Its heavy atoms come from the file, bond orders and charge from a SMILES."""
+    modeller = app.Modeller(villin.topology, villin.positions)
+    topology = app.Topology()
+    residue = topology.addResidue("BEZ", topology.addChain("L"), "900")
+    heavy = [atom for atom in benzoate.GetAtoms() if atom.GetSymbol() != "H"][::-1]
+    for atom in heavy:
+        element = app.Element.getBySymbol(atom.GetSymbol())
+        topology.addAtom(f"{atom.GetSymbol()}X{atom.GetIdx()}", element, residue)
+    positions = np.array([benzoate.GetConformer().GetPositions()[a.GetIdx()] for a in heavy])
+    modeller.add(topology, positions * unit.angstrom)
+    path = write_pdb(tmp_path / "complex.pdb", modeller.topology, modeller.positions)
+    with pytest.raises(InputError, match="no force field knows residue BEZ"):
+        prepare(Choices(path, water="none", potential=model))
+    with pytest.raises(InputError, match="no force field knows residue BEZ"):
+        prepare(Choices(path, water="none", potential=model, ligands=["CCO"]))
+    prepared = prepare(Choices(path, water="none", potential=model, ligands=["[O-]C(=O)c1ccccc1"]))
+    assert prepared.record["ml_region"]["selection"] == "resname BEZ"
+    assert prepared.record["ml_region"]["charge"] == -1
+    assert prepared.record["waters"] == 0
+    symbols = Counter(list(prepared.topology.atoms())[k].element.symbol for k in prepared.atoms)
+    assert symbols == {"C": 7, "H": 5, "O": 2}
+
+
+def test_solvated_already(model, tmp_path):
+    """What was prepared can be prepared again: a box that is full stays as it is."""
+    ethanol = prepare(small("CCO", potential=model))
+    ethanol.write(tmp_path / "first")
+    said = []
+    choices = Choices(str(tmp_path / "first" / "structure.cif"), cutoff=0.7, potential=model)
+    prepared = prepare(choices, said.append)
+    assert prepared.record["waters"] == ethanol.record["waters"]
+    assert "the structure fills its box: no water is added" in said
+    assert prepared.record["small_molecules"][0]["smiles"] == "CCO"
+    first, second = (energy_of(p.system, p.positions) for p in (ethanol, prepared))
+    assert second == pytest.approx(first, rel=1e-4)  # coordinates were rounded
+    with pytest.raises(InputError, match="fills its box, so it is solvated already"):
+        prepare(Choices(str(tmp_path / "first" / "structure.cif"), salt=0.1, potential=model))
+
+
+def test_part_of_a_protein(villin, model, tmp_path):
+    """A side chain as the region: a bond is cut, and only a user can ask for it."""
+    path = write_pdb(tmp_path / "villin.pdb", villin.topology, villin.positions)
+    region = "resname TRP and sidechain"
+    prepared = prepare(Choices(path, water="none", region=region, potential=model))
+    assert prepared.record["bonded_terms"] is True
+    assert prepared.record["ml_region"]["charge"] is None
+    assert len(prepared.atoms) == 18
+    with pytest.raises(InputError, match="which part should the potential describe"):
+        prepare(Choices(path, water="none", potential=model))
+
+
+def test_a_liquid_of_small_molecules(model, tmp_path):
+    """Eight methanols fill their box; which of them is the potential's has to be said."""
+    mol = from_smiles("CO")
+    modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
+    one = to_structure(mol, "MOH")
+    for corner in np.ndindex(2, 2, 2):
+        modeller.add(one.topology, (one.positions + 0.42 * np.array(corner)) * unit.nanometer)
+    modeller.topology.setUnitCellDimensions(np.array([0.84, 0.84, 0.84]) * unit.nanometer)
+    path = write_pdb(tmp_path / "liquid.pdb", modeller.topology, modeller.positions)
+    with pytest.raises(InputError, match="which part should the potential describe"):
+        prepare(Choices(path, cutoff=0.4, potential=model))
+    prepared = prepare(Choices(path, cutoff=0.4, region="resname MOH", potential=model))
+    assert prepared.record["waters"] == 0
+    np.testing.assert_allclose(prepared.record["box_nm"], np.eye(3) * 0.84)
+    assert len(prepared.atoms) == 48
+    assert len(prepared.record["small_molecules"]) == 1
+
+
+def test_missing_heavy_atoms(villin, model, tmp_path):
+    modeller = app.Modeller(villin.topology, villin.positions)
+    modeller.delete([next(a for a in modeller.topology.atoms() if a.name == "CG")])
+    path = write_pdb(tmp_path / "gap.pdb", modeller.topology, modeller.positions)
+    with pytest.raises(InputError, match=r"LEU.*PDBFixer"):
+        prepare(Choices(path, water="none", region="all", potential=model))
+
+
+def test_coordinates_only(model, tmp_path):
+    """Bonds of a molecule in a PDB file without bonds; it keeps its names."""
+    mol = from_smiles("CC(=O)[O-]")
+    topology = app.Topology()
+    residue = topology.addResidue("ACT", topology.addChain())
+    for atom in mol.GetAtoms():
+        element = app.Element.getBySymbol(atom.GetSymbol())
+        topology.addAtom(f"{atom.GetSymbol()}{atom.GetIdx() + 20}", element, residue)
+    positions = mol.GetConformer().GetPositions() * unit.angstrom
+    path = write_pdb(tmp_path / "acetate.pdb", topology, positions)
+    with pytest.raises(InputError, match=r"no bonds .* residue ACT 1 at charge 0"):
+        prepare(small(path, potential=model))
+    prepared = prepare(small(path, charge=-1, potential=model))
+    names = [atom.name for atom in prepared.topology.atoms()][:7]
+    assert names == ["C20", "C21", "O22", "O23", "H24", "H25", "H26"]
+    assert prepared.record["small_molecules"][0]["smiles"] == "CC(=O)[O-]"
+    assert prepared.record["force_fields"] == ["amber14/tip3p.xml"]
+
+
+# --- systems with their parameters ----------------------------------------------------------------
+
+TOP = """\
+[ defaults ]
+1 2 yes 0.5 0.8333
+[ atomtypes ]
+c3 12.01 0.0 A 0.339967 0.45773
+hc 1.008 0.0 A 0.264953 0.0656888
+[ moleculetype ]
+MET 3
+[ atoms ]
+1 c3 1 MET C  1 -0.4 12.01
+2 hc 1 MET H1 1  0.1 1.008
+3 hc 1 MET H2 1  0.1 1.008
+4 hc 1 MET H3 1  0.1 1.008
+5 hc 1 MET H4 1  0.1 1.008
+[ bonds ]
+1 2 1 0.109 282000
+1 3 1 0.109 282000
+1 4 1 0.109 282000
+1 5 1 0.109 282000
+[ atomtypes ]
+OW 16.0 0.0 A 0.3150752 0.635968
+HW 1.008 0.0 A 0.0 0.0
+[ moleculetype ]
+SOL 2
+[ atoms ]
+1 OW 1 SOL OW  1 -0.834 16.0
+2 HW 1 SOL HW1 1  0.417 1.008
+3 HW 1 SOL HW2 1  0.417 1.008
+[ settles ]
+1 1 0.09572 0.15139
+[ exclusions ]
+1 2 3
+2 1 3
+3 1 2
+[ system ]
+methane
+[ molecules ]
+MET 1
+SOL 1
+"""
+
+
+def test_gromacs(model, tmp_path):
+    positions = from_smiles("C").GetConformer().GetPositions() / 10 + 1.5
+    lines = ["methane and water", "8"]
+    for k, (x, y, z) in enumerate(positions):
+        name = "C" if k == 0 else f"H{k}"
+        lines.append(f"    1MET  {name:>5s}{k + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}")
+    lines += ["    2SOL     OW    6   0.500   0.500   0.500"]
+    lines += ["    2SOL    HW1    7   0.596   0.500   0.500"]
+    lines += ["    2SOL    HW2    8   0.476   0.593   0.500"]
+    (tmp_path / "x.gro").write_text("\n".join([*lines, "   3.0   3.0   3.0"]) + "\n")
+    (tmp_path / "x.top").write_text(TOP)
+    files = [str(tmp_path / "x.top"), str(tmp_path / "x.gro")]
+    for source, coordinates in (files, files[::-1]):
+        prepared = prepare(Choices(source, coordinates, potential=model))
+        assert prepared.record["ml_region"]["selection"] == "resname MET"
+        assert prepared.record["bonded_terms"] is True
+        np.testing.assert_allclose(charges_of(prepared.system)[:5], [-0.4, *[0.1] * 4])
+        assert prepared.record["waters"] == 1
+    check_folder(prepared, tmp_path / "methane")
+    for wrong in (Choices(files[0]), Choices(files[0], files[0]), Choices(files[1])):
+        with pytest.raises(InputError, match=r"give parameters and coordinates, like"):
+            prepare(wrong)
+    with pytest.raises(InputError, match=r"comes with its parameters.*leave out salt"):
+        prepare(Choices(*files, salt=0.1))
+    with pytest.raises(InputError, match=r"comes with its parameters.*leave out water"):
+        prepare(Choices(*files, water="opc"))
+    (tmp_path / "x.gro").write_text("\n".join(["no", "gro"]))
+    with pytest.raises(InputError, match="cannot read"):
+        prepare(Choices(*files))
+
+
+def test_amber(reference_data, model, tmp_path):
+    """Toluene in water: nothing is invented, only the region chosen."""
+    folder = reference_data / "mlmm_inputs"
+    files = [str(folder / "toluene-explicit.prm7"), str(folder / "toluene-explicit.rst7")]
+    prepared = prepare(Choices(*files, potential=model))
+    prmtop = app.AmberPrmtopFile(files[0])
+    theirs = charges_of(prmtop.createSystem())
+    np.testing.assert_array_equal(charges_of(prepared.system), theirs)
+    assert prepared.record["waters"] == 2160
+    assert len(prepared.atoms) == 15
+    assert prepared.record["bonded_terms"] is True
+    np.testing.assert_allclose(prepared.record["box_nm"], np.eye(3) * 4.0)
+    check_folder(prepared, tmp_path / "toluene")
+
+
+def test_given_structures(reference_data, model, tmp_path):
+    """A molecule without parameters in a PDB file, and a solvated peptide."""
+    folder = reference_data / "mlmm_inputs"
+    toluene = prepare(small(str(folder / "toluene.pdb"), width=2.0, potential=model))
+    assert toluene.record["small_molecules"][0]["smiles"] == "Cc1ccccc1"
+    assert toluene.record["ml_region"]["selection"] == "resname MBN"
+    check_folder(toluene, tmp_path / "toluene")
+    peptide = prepare(Choices(str(folder / "alanine-dipeptide-explicit.pdb"), potential=model))
+    assert peptide.record["waters"] == 749
+    assert peptide.record["ml_region"]["selection"] == "resname ACE ALA NME"
+    assert len(peptide.atoms) == 22
+    assert peptide.record["ml_region"]["charge"] == 0
+    check_folder(peptide, tmp_path / "peptide")
