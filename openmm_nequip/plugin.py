@@ -180,7 +180,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
             As `addForces`; or an atom has a potential already.
         """
         from .md.force import add_force
-        from .md.mixed import keep_molecules, put_back, remove_constraints, take_out
+        from .md.mixed import keep_molecules, net_charge, put_back, remove_constraints, take_out
         from .md.options import ForceOptions, atom_types, check_domain
 
         options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
@@ -204,7 +204,9 @@ class NequIPPotentialImpl(MLPotentialImpl):
         link_atoms = force_field.atoms[len(types) :]  # hydrogens that cap cut bonds
         if link_atoms:
             types += atom_types(self.potential, info["topology"], link_atoms)
-        check_domain(self.potential, info["topology"], force_field.atoms, types)
+        # of a part of a molecule the force field's charges mean little
+        charge = None if link_atoms else net_charge(system, atoms)
+        check_domain(self.potential, info["topology"], force_field.atoms, types, charge)
         add_force(
             self.potential,
             info["topology"],

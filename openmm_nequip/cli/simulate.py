@@ -64,9 +64,9 @@ def simulate(
     region = ml_region(settings, structure)
 
     console = Console(soft_wrap=True, highlight=False)
+    others = "" if region is None else f" and {len(structure.positions) - len(region):,} MM atoms"
     console.print(
-        f"[bold]{structure.formula()}[/] ({escape(settings.structure)}), "
-        f"{'' if region is None else f'{len(region)} atoms by the potential, '}"
+        f"[bold]{structure.formula(region)}[/]{others} ({escape(settings.structure)}), "
         f"{settings.ensemble.upper()}, {settings.temperature:g} K, "
         f"{settings.total_steps:,} steps of {settings.timestep:g} fs, "
         f"{choose_engine(settings.engine, settings.device)} engine, "

@@ -106,7 +106,10 @@ class Run:
             ]
         )
         if self.config.minimise:
-            before, after = minimise(self.simulation, lambda: self.stop.requested)
+            try:
+                before, after = minimise(self.simulation, lambda: self.stop.requested)
+            except openmm.OpenMMException as error:
+                self._broke_down(error)
             if self.stop.requested:  # half-way: not a state to begin from
                 raise KeyboardInterrupt
             self.observer.message(f"minimised: potential energy {after - before:+.2f} kJ/mol")

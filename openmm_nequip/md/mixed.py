@@ -11,6 +11,7 @@ from ..errors import InputError
 from .serialization import StoredForce, without_potentials
 from .settings import LAMBDA
 
+_WHOLE = 0.01  # e; charges of force fields are rounded
 # A plugin's force, such as a TorchForce, comes out of a System as its base class.
 _MAYBE_POTENTIALS = (openmm.Force, openmm.PythonForce)
 
@@ -50,6 +51,16 @@ def take_out(
         if twice:
             raise InputError(f"atom {twice[0]} has a potential already: leave it out of the region")
     return openmm.XmlSerializer.deserialize(ET.tostring(root, encoding="unicode")), potentials
+
+
+def net_charge(system: openmm.System, atoms: Sequence[int]) -> int | None:
+    """Return the charge that a force field gives to the atoms, e; `None` if that is no integer."""
+    forces = [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
+    if len(forces) != 1:
+        return None
+    charges = [forces[0].getParticleParameters(atom)[0]._value for atom in atoms]
+    total = round(sum(charges))
+    return total if abs(sum(charges) - total) < _WHOLE else None
 
 
 def put_back(system: openmm.System, potentials: Sequence[StoredForce]) -> None:

@@ -136,7 +136,11 @@ def atom_types(
 
 
 def check_domain(
-    potential: Potential, topology: Topology, atoms: Iterable[int] | None, types: Sequence[int]
+    potential: Potential,
+    topology: Topology,
+    atoms: Iterable[int] | None,
+    types: Sequence[int],
+    charge: int | None = None,
 ) -> None:
     """Check that a potential is meant for the atoms that it is to describe.
 
@@ -150,6 +154,8 @@ def check_domain(
         Indices in the topology; `None` is all.
     types
         Type index of each of these atoms.
+    charge
+        Their net charge, e, where the topology does not know it.
 
     Raises
     ------
@@ -161,7 +167,7 @@ def check_domain(
     charges = [atom.formalCharge for atom in chosen if atom.formalCharge is not None]
     numbers = [atomic_numbers[potential.elements[k]] for k in types]
     domain = read_domain(potential.elements, potential.metadata)
-    domain.check(numbers, sum(charges) if charges else None)
+    domain.check(numbers, sum(charges) if charges else charge)
 
 
 def _type_index(potential: Potential, value: str | int) -> int:

@@ -18,6 +18,7 @@ from .structure import Structure
 
 __all__ = ["Observer", "Progress", "Result", "run"]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WARM_UP = 5  # evaluations
 
 
@@ -77,13 +78,12 @@ def _run_one(
                 this.go_on(checkpoint)
             return this.to_the_end()
     except OSError as error:
-        raise InputError(f"{_explain(error)} in '{folder}'; {_saved_so_far(folder)}") from error
-
-
-def _explain(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full ({error.strerror}): cannot write"
-    return f"cannot read or write ({error.strerror or error})"
+        if error.errno not in _FULL:
+            raise
+        raise InputError(
+            f"the disk is full ({error.strerror}): cannot write in '{folder}'; "
+            f"{_saved_so_far(folder)}"
+        ) from error
 
 
 def _saved_so_far(folder: Path) -> str:

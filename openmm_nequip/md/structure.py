@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,9 +66,11 @@ class Structure:
         topology.setPeriodicBoxVectors(None)
         return replace(self, topology=topology, box=None)
 
-    def formula(self) -> str:
-        """Return the sum formula in Hill's order."""
-        numbers = [a.element.atomic_number if a.element else 0 for a in self.topology.atoms()]
+    def formula(self, atoms: Sequence[int] | None = None) -> str:
+        """Return the sum formula of some atoms, or of all, in Hill's order."""
+        members = list(self.topology.atoms())
+        chosen = members if atoms is None else [members[k] for k in atoms]
+        numbers = [atom.element.atomic_number if atom.element else 0 for atom in chosen]
         return ase.Atoms(numbers).get_chemical_formula("hill")
 
 

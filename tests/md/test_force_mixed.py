@@ -294,7 +294,7 @@ def test_other_embeddings(vacuum, potential):
 
 @pytest.fixture(scope="module")
 def pme():
-    """The box with an Ewald sum so exact, and a cutoff so smooth, that energies show little else."""
+    """The box with an Ewald sum so exact, a cutoff so smooth, that energies show little else."""
     box = WaterBox(app.PME)
     for force in box.system.getForces():
         if isinstance(force, openmm.NonbondedForce):
@@ -488,3 +488,22 @@ def test_a_region_remains_a_molecule(pme, potential):
     mixed = potential.createMixedSystem(pme.topology, pme.system, ATOMS)
     molecules = pme.context(mixed).getMolecules()
     assert sorted(map(sorted, molecules)) == [[3 * k, 3 * k + 1, 3 * k + 2] for k in range(129)]
+
+
+@pytest.mark.parametrize(("charge", "is_meant"), [(0.0, True), (0.004, True), (2.0, False)])
+def test_the_force_field_tells_the_charge(vacuum, tmp_path, charge, is_meant):
+    """A doubly charged molecule has as many electrons, modulo two, as a neutral one."""
+    model = small_potential()
+    model.metadata["domain"] = {"elements": ["H", "C", "O"], "charge": 0, "multiplicity": 1}
+    model.save(tmp_path / "neutral.safetensors")
+    neutral = MLPotential("nequip", modelPath=tmp_path / "neutral.safetensors")
+    system = copy.deepcopy(vacuum.system)
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            own, sigma, epsilon = force.getParticleParameters(3)
+            force.setParticleParameters(3, own._value + charge, sigma, epsilon)
+    if is_meant:
+        neutral.createMixedSystem(vacuum.topology, system, [3, 4, 5])
+    else:
+        with pytest.raises(InputError, match=r"charge 0, and the atoms have \+2 in all"):
+            neutral.createMixedSystem(vacuum.topology, system, [3, 4, 5])
