@@ -252,7 +252,7 @@ def _parametrise(
         entry: dict[str, Any] = {"residue": molecule.name, "smiles": text}
         entry["formal_charge"] = Chem.GetFormalCharge(mol)
         if mol.HasProp("chosen_stereo") and (chosen := mol.GetIntProp("chosen_stereo")):
-            say(f"{molecule.name}: {chosen} configurations were left open, built as {text}")
+            say(f"{molecule.name}: stereochemistry left open in {chosen} places, built as {text}")
         topology = to_structure(mol, molecule.name).topology
         if not forcefield.getUnmatchedResidues(topology):
             entry["parameters"] = entry["charges"] = "the force field's own"
