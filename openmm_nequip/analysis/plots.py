@@ -262,7 +262,7 @@ def save_plots(title: str, pictures: Sequence[Picture], folder: Path) -> list[Pa
 def to_svg(picture: Picture) -> str:
     """Draw a picture for a web page: its text and lines take the page's font and colours."""
     with context({**STYLE, "svg.hashsalt": picture.name}):
-        figure = Figure(figsize=(6, 3.5))
+        figure = Figure(figsize=(5.2, 3.2))
         FigureCanvasSVG(figure)
         picture.draw(figure.subplots())
         file = io.StringIO()
@@ -280,5 +280,6 @@ def to_svg(picture: Picture) -> str:
 def _legend_above(ax: Axes) -> None:
     """Put the legend above the curves, where room is made for it."""
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.18 * (high - low))
-    ax.legend(ncols=3, loc="upper center")
+    rows = -(-len(ax.get_legend_handles_labels()[0]) // 3)
+    ax.set_ylim(low, high + (0.06 + 0.1 * rows) * (high - low))
+    ax.legend(ncols=3, loc="upper center", columnspacing=1.2, handlelength=1.4)

@@ -54,6 +54,7 @@ def _add_fold(run: Run, section: Section) -> None:
     )
     section.quantities += [mean, average("radius of gyration of the protein", gyration, "Å")]
     fluctuation = rmsf(positions[first:])
+    residues = [str(trajectory.topology.atom(int(k)).residue.resSeq) for k in alpha]
     codes, times = _codes(trajectory, run)
     section.pictures += [
         Picture("rmsd_protein", "RMSD of Cα",
@@ -62,7 +63,7 @@ def _add_fold(run: Run, section: Section) -> None:
         Picture("rmsf_protein", "Fluctuation of Cα",
                 f"Root mean square fluctuation of {len(alpha)} Cα atoms, {fluctuation.mean():.3g} "
                 "Å on average.",
-                partial(draw_rmsf, values=fluctuation, names=[""] * len(alpha))),
+                partial(draw_rmsf, values=fluctuation, names=residues)),
         Picture("secondary_structure", "Secondary structure",
                 "Helix and strand by residue and time, by DSSP.",
                 partial(draw_secondary_structure, times=times, codes=codes)),

@@ -22,7 +22,8 @@ class Combined:
     Attributes
     ----------
     mean
-        Mean of the replicas; its error is their standard deviation over the root of their number.
+        Mean of the replicas; its error is their standard deviation over the root of their number,
+        or what follows from their own errors where that is larger.
     single
         The quantity in each replica.
     """
@@ -63,7 +64,10 @@ def combine(analyses: list[Analysis]) -> list[Combined]:
             continue
         single = [table[name] for table in tables]
         values = np.array([q.value for q in single])
-        error = float(values.std(ddof=1) / np.sqrt(len(values)))
+        scatter = values.std(ddof=1) / np.sqrt(len(values))
+        # Few replicas may agree by chance: not better than their own errors allow.
+        own = np.sqrt(sum((q.error or 0.0) ** 2 for q in single)) / len(values)
+        error = float(max(scatter, own)) or None
         found.append(Combined(Quantity(name, float(values.mean()), error, first.unit), single))
     return found
 

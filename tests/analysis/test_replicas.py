@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from openmm_nequip.analysis import plots
 from openmm_nequip.analysis.replicas import combine, find_replicas, scattered
+from openmm_nequip.analysis.results import Quantity
 from openmm_nequip.analysis.summary import analyze
 from openmm_nequip.cli import app, commands  # noqa: F401
 from openmm_nequip.md.structure import load_structure
@@ -45,6 +46,16 @@ def test_the_error_is_that_of_the_scatter(tmp_path):
     (caution,) = scattered(list(found.values()))
     assert "potential energy" in caution
     assert "temperature" not in caution
+
+
+def test_an_agreement_by_chance_does_not_make_the_error_small(tmp_path):
+    analyses = [analyze(path) for path in find_replicas(make(tmp_path, [0.0, 0.0]))]
+    for analysis in analyses:
+        for section in analysis.sections:
+            section.quantities = [Quantity("x", 1.0, 0.3), Quantity("constant", 2.0)]
+    x, constant, *_ = combine(analyses)
+    assert x.mean.error == pytest.approx(0.3 / np.sqrt(2))
+    assert constant.mean.error is None
 
 
 def test_replicas_that_agree_are_no_reason_for_caution(tmp_path):

@@ -126,7 +126,9 @@ def test_frames_of_the_region_alone_are_used_where_there_are_some(tmp_path):
     )  # fmt: skip
     closer = shaken(structure, 2 * FRAMES - 1)[:, :9]
     part = mdtraj.Topology.from_openmm(structure.topology).subset(range(9))
-    mdtraj.Trajectory(closer, part).save_dcd(str(folder / "region.dcd"))
+    trajectory = mdtraj.Trajectory(closer, part)
+    trajectory.unitcell_vectors = np.repeat(structure.box[None], len(closer), axis=0)
+    trajectory.save_dcd(str(folder / "region.dcd"))
     positions, times = open_run(folder).frames
     np.testing.assert_allclose(times, np.arange(81) * 0.0025)
     moved = positions - positions.mean(axis=1, keepdims=True)

@@ -59,7 +59,6 @@ function showMolecule(root, scene) {
     ink.setTransform(fine, 0, 0, fine, 0, 0);
     ink.fillStyle = mix(paper, paper, 0);
     ink.fillRect(0, 0, width, height);
-    ink.lineCap = "round";
     const scale = (0.47 * Math.min(width, height) / extent) * zoom, away = 5 * extent;
     // x, y on the screen, depth towards the eye, pixels per Å there
     const place = (p, i) => {
@@ -98,6 +97,7 @@ function showMolecule(root, scene) {
       ink.stroke();
     };
     for (const [z, kind, i, a, b] of items) {
+      ink.lineCap = kind === 2 ? "round" : "butt";
       const faded = fog(z);
       if (kind === 2) {
         const size = 0.55 * a[3], colour = rgb("#4aa0a8");
