@@ -251,8 +251,8 @@ def _parametrise(
         mol = molecule.mol
         entry: dict[str, Any] = {"residue": molecule.name, "smiles": text}
         entry["formal_charge"] = Chem.GetFormalCharge(mol)
-        if mol.HasProp("chosen_stereo") and (chosen := mol.GetIntProp("chosen_stereo")):
-            say(f"{molecule.name}: stereochemistry left open in {chosen} places, built as {text}")
+        if mol.HasProp("asked") and mol.GetProp("asked") != text:
+            say(f"{molecule.name}: {mol.GetProp('asked')} leaves stereochemistry open")
         topology = to_structure(mol, molecule.name).topology
         if not forcefield.getUnmatchedResidues(topology):
             entry["parameters"] = entry["charges"] = "the force field's own"
@@ -317,12 +317,13 @@ def _complete(
 ) -> int:
     """Add missing hydrogens and the extra sites of waters; return the number of hydrogens."""
     before = modeller.topology.getNumAtoms()
+    four_sites = WATER_MODELS.get(water, ("", ""))[1] == "tip4pew"
     try:
         if forcefield.getUnmatchedResidues(modeller.topology):
-            with seeded(choices.seed):
-                modeller.addHydrogens(forcefield, pH=choices.ph)
+            with seeded(choices.seed):  # the force field does not know water before its fourth site
+                modeller.addHydrogens(None if four_sites else forcefield, pH=choices.ph)
         added = modeller.topology.getNumAtoms() - before
-        if WATER_MODELS.get(water, ("", ""))[1] == "tip4pew":
+        if four_sites:
             modeller.addExtraParticles(forcefield)
         forcefield.createSystem(modeller.topology)
     except Exception as error:

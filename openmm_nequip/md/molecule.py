@@ -197,11 +197,10 @@ def _one(mol: Chem.Mol, where: str) -> Chem.Mol:
 def _build(mol: Chem.Mol, where: str, seed: int) -> Chem.Mol:
     """Give a molecule with all hydrogens a geometry, and a configuration where it is left open.
 
-    The property ``chosen_stereo`` counts the latter.
+    The property ``asked`` holds the SMILES as it was before.
     """
     _one(mol, where)
-    unknown = Chem.StereoSpecified.Unspecified
-    chosen = sum(found.specified == unknown for found in Chem.FindPotentialStereo(mol))
+    mol.SetProp("asked", smiles(mol))
     settings: Any = rdDistGeom.ETKDGv3()  # its stubs have no attributes that can be set
     settings.randomSeed = seed
     if rdDistGeom.EmbedMolecule(mol, settings) < 0:
@@ -213,7 +212,6 @@ def _build(mol: Chem.Mol, where: str, seed: int) -> Chem.Mol:
     else:
         rdForceFieldHelpers.UFFOptimizeMolecule(mol, maxIters=2000)
     Chem.AssignStereochemistryFrom3D(mol)
-    mol.SetIntProp("chosen_stereo", chosen)
     return mol
 
 

@@ -114,6 +114,30 @@ def test_solvated_already(model, tmp_path):
         prepare(Choices(str(tmp_path / "first" / "structure.cif"), salt=0.1, potential=model))
 
 
+@pytest.mark.parametrize(("water", "sites"), [("tip3p", 3), ("opc", 4)])
+def test_waters_of_a_crystal(water, sites, model, tmp_path):
+    """Oxygen atoms alone: they get hydrogens, and the fourth site where there is one."""
+    topology = app.Topology()
+    for _ in range(2):
+        residue = topology.addResidue("HOH", topology.addChain())
+        topology.addAtom("O", app.element.oxygen, residue)
+    oxygens = np.array([[0.0, 0.0, 0.0], [0.0, 0.6, 0.0]])
+    topology.setUnitCellDimensions(np.ones(3) * 3.0 * unit.nanometer)  # of the crystal
+    path = write_pdb(tmp_path / "waters.pdb", topology, oxygens * unit.nanometer)
+    mol = from_smiles("C")
+    conformer = mol.GetConformer()
+    for k, position in enumerate(conformer.GetPositions() + np.array([5.0, 3.0, 0.0])):
+        conformer.SetAtomPosition(k, position.tolist())
+    Chem.MolToMolFile(mol, str(tmp_path / "methane.sdf"))
+    ligand = str(tmp_path / "methane.sdf")
+    prepared = prepare(small(path, ligands=[ligand], water=water, potential=model))
+    assert prepared.record["hydrogens_added"] == 4
+    assert prepared.record["num_atoms"] == sites * prepared.record["waters"] + 5
+    shift = prepared.positions[sites] - prepared.positions[0]
+    np.testing.assert_allclose(shift, oxygens[1], atol=1e-6)
+    np.testing.assert_allclose(prepared.record["box_nm"], np.eye(3) * 1.7)
+
+
 def test_part_of_a_protein(villin, model, tmp_path):
     """A side chain as the region: a bond is cut, and only a user can ask for it."""
     path = write_pdb(tmp_path / "villin.pdb", villin.topology, villin.positions)
