@@ -103,7 +103,15 @@ class Run:
     def molecules(self) -> np.ndarray:
         """Number of the molecule of each atom, shape ``[N]``."""
         count = len(self.numbers)
-        graph = coo_matrix((np.ones(len(self.bonds)), self.bonds.T), (count, count))
+        # The virtual sites of a water have no bonds.
+        waters = [
+            (residue.atom(0).index, atom.index)
+            for residue in self.topology.residues
+            if residue.is_water
+            for atom in residue.atoms
+        ]
+        pairs = np.concatenate([self.bonds, np.array(waters, dtype=int).reshape(-1, 2)])
+        graph = coo_matrix((np.ones(len(pairs)), pairs.T), (count, count))
         return connected_components(graph, directed=False)[1]
 
     @cached_property

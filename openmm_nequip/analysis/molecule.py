@@ -104,7 +104,7 @@ def _add_torsions(run: Run, section: Section, steady: int, bonds: np.ndarray) ->
     names = labels(run, atoms)
     angles = torsions(positions, quadruples) if len(quadruples) else np.empty((len(positions), 0))
     if len(quadruples):
-        keys = ["–".join(names[k] for k in row) for row in quadruples]
+        keys = ["-".join(names[k] for k in row) for row in quadruples]
         found = dict(zip(keys, angles[steady:].T, strict=True))
         for name in keys[:_TORSIONS]:
             share = average(f"trans share of {name}", np.abs(found[name]) > 120)
@@ -172,7 +172,7 @@ def _add_bonds(
     from ase.data import chemical_symbols
 
     symbols = np.array(chemical_symbols)[numbers]
-    kinds = np.array(["–".join(sorted(pair)) for pair in symbols[bonds]])
+    kinds = np.array(["-".join(sorted(pair)) for pair in symbols[bonds]])
     stride = -(-len(positions) * len(bonds) // 2_000_000)
     found = {}
     for kind in np.unique(kinds):

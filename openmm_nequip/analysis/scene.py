@@ -4,6 +4,8 @@ from typing import Any
 
 import mdtraj
 import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.spatial.distance import cdist
 
 from .conformations import superpose
 from .folder import Run, reading
@@ -90,12 +92,12 @@ def _around(run: Run, sticks: np.ndarray, positions: np.ndarray, frame: int) -> 
     shift = np.round((raw[lead] - middle) @ np.linalg.inv(box)) @ box
     inner = np.round((raw[solvent] - raw[lead]) @ np.linalg.inv(box)) @ box
     positions[solvent] = raw[solvent] - shift - inner
-    found = positions[starts]
-    distance = np.array([np.linalg.norm(sticks - point, axis=1).min() for point in found])
+    distance = cdist(positions[starts], sticks).min(axis=1)
     order = np.argsort(distance)
     near = starts[order[: int((distance < _NEAR).sum())]]
     members = [np.flatnonzero(run.molecules == run.molecules[k]) for k in near[: _MOST_NEAR // 3]]
-    return np.concatenate(members).tolist() if members else []
+    found = np.concatenate(members) if members else np.array([], dtype=int)
+    return found[run.numbers[found] > 0].tolist()  # no virtual sites
 
 
 def _facing(points: np.ndarray) -> np.ndarray:
@@ -120,8 +122,6 @@ def _backbone(run: Run, positions: np.ndarray) -> list[np.ndarray]:
 
 
 def _smooth(points: np.ndarray, between: int = 4) -> np.ndarray:
-    from scipy.interpolate import CubicSpline
-
     where = np.linspace(0, len(points) - 1, between * (len(points) - 1) + 1)
     return CubicSpline(np.arange(len(points)), points)(where)
 

@@ -72,7 +72,7 @@ def _site_pairs(run: Run, oxygens: np.ndarray) -> Pairs:
     """Heavy atoms of the region, by element, with the oxygen of water."""
     heavy = run.focus[run.numbers[run.focus] > 1]
     return {
-        f"{chemical_symbols[number]}–O(water)": _pairs(heavy[run.numbers[heavy] == number], oxygens)
+        f"{chemical_symbols[number]}-O(water)": _pairs(heavy[run.numbers[heavy] == number], oxygens)
         for number in np.unique(run.numbers[heavy])
     }
 
@@ -99,7 +99,7 @@ def _between(run: Run, groups: dict[str, np.ndarray], within: bool = False) -> P
         if not within:
             pairs = pairs[run.molecules[pairs[:, 0]] != run.molecules[pairs[:, 1]]]
         if len(pairs):
-            found[f"{first}–{second}"] = pairs
+            found[f"{first}-{second}"] = pairs
     return found
 
 

@@ -3,13 +3,16 @@
 import json
 
 import ase
+import ase.build
 import mdtraj
 import numpy as np
 import pytest
+from openmm import app
 from PIL import Image
 
 from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.plots import save_plots
+from openmm_nequip.analysis.scene import scene
 from openmm_nequip.analysis.summary import Analysis, analyze, save_summary, table
 from openmm_nequip.errors import InputError
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
@@ -45,9 +48,9 @@ def test_the_summary_says_what_is_in_the_folder(tmp_path):
     drift = results["total energy drift"]
     assert drift["value"] == pytest.approx(0.5 / 9 * 10.364270, rel=1e-3)  # kJ/mol in meV
     assert drift["unit"] == "meV/atom/ps"
-    assert results["bond length C–C"]["value"] == pytest.approx(1.5113, abs=1e-3)
+    assert results["bond length C-C"]["value"] == pytest.approx(1.5113, abs=1e-3)
     assert {name for name in results if name.startswith("bond")} == {
-        f"bond length {pair}" for pair in ("C–C", "C–H", "C–O", "H–O")
+        f"bond length {pair}" for pair in ("C-C", "C-H", "C-O", "H-O")
     }
     np.testing.assert_allclose(analysis.run.times, time)
     assert made(analysis) == {
@@ -77,7 +80,7 @@ def test_a_torsion_that_turns_is_counted(tmp_path):
     log = {"step": np.arange(400)}
     analysis = analyze(write_run(tmp_path / "run", structure, np.array(frames), log))
     results = analysis.summary["results"]
-    assert results["trans share of C1–C2–O3–H4"]["value"] == pytest.approx(20 / 320)
+    assert results["trans share of C1-C2-O3-H4"]["value"] == pytest.approx(20 / 320)
     assert results["share of conformer 1"]["value"] == pytest.approx(300 / 320)
     assert results["share of conformer 1"]["remark"] == "65°"
     assert results["share of conformer 2"]["value"] == pytest.approx(20 / 320)
@@ -113,7 +116,7 @@ def test_the_region_of_a_mixed_system_comes_first(tmp_path):
                                  {"step": np.arange(FRAMES)})).summary["results"]  # fmt: skip
     found = analysis.summary["results"]
     for name in ("RMSD from the first frame", "radius of gyration", "RMSF of the atoms",
-                 "solvent-accessible surface", "bond length C–O"):  # fmt: skip
+                 "solvent-accessible surface", "bond length C-O"):  # fmt: skip
         assert found[name]["value"] == pytest.approx(expected[name]["value"], rel=2e-3), name
 
 
@@ -146,6 +149,59 @@ def test_water_around_the_region_is_counted(tmp_path):
     run = write_run(tmp_path / "run", structure, shaken(structure, by=1e-6),
                     {"step": np.arange(FRAMES)}, region=list(range(9)))  # fmt: skip
     assert analyze(run).summary["results"]["waters next to it"]["value"] == expected
+
+
+def test_distributions_are_those_of_all_frames_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("openmm_nequip.analysis.folder._CHUNK", 5 * 129)
+    structure = ethanol_in_water()
+    frames = shaken(structure, FRAMES, by=0.02)
+    folder = write_run(tmp_path / "run", structure, frames, {"step": np.arange(FRAMES)},
+                       region=list(range(9)))  # fmt: skip
+    topology = mdtraj.load_topology(folder / "topology.pdb")
+    scale = np.linspace(0.95, 1.1, FRAMES)[:, None, None]
+    trajectory = mdtraj.Trajectory(frames * scale, topology)
+    trajectory.unitcell_vectors = structure.box * scale
+    trajectory.save_dcd(str(folder / "trajectory.dcd"))
+    (picture,) = [p for p in analyze(folder).pictures if p.name == "rdf_region"]
+    r, g = picture.draw.keywords["curves"]["O-O(water)"]
+    pairs = np.array([(2, k) for k in range(9, 129, 3)])
+    half = 0.5 * 1.2 * 0.95
+    expected = mdtraj.compute_rdf(trajectory[8:], pairs, (0, half), n_bins=len(r))
+    np.testing.assert_allclose(r, 10 * expected[0], rtol=1e-5)
+    np.testing.assert_allclose(g, expected[1], rtol=1e-5)
+
+
+def test_water_with_a_virtual_site_is_one_molecule(tmp_path):
+    structure = ethanol_in_water(30)
+    topology, old = app.Topology(), list(structure.topology.residues())
+    chain, places, positions = topology.addChain(), {}, []
+    for residue in old:
+        new = topology.addResidue(residue.name, chain)
+        for atom in residue.atoms():
+            places[atom] = topology.addAtom(atom.name, atom.element, new)
+            positions.append(structure.positions[atom.index])
+        if residue.name == "HOH":
+            topology.addAtom("M", None, new)
+            positions.append(positions[-3] + 0.01)
+    for first, second in structure.topology.bonds():
+        topology.addBond(places[first], places[second])
+    topology.setPeriodicBoxVectors(structure.topology.getPeriodicBoxVectors())
+    four = Structure(topology, np.array(positions), structure.box)
+    folder = write_run(tmp_path / "run", four, shaken(four), {"step": np.arange(FRAMES)},
+                       region=list(range(9)))  # fmt: skip
+    analysis = analyze(folder)
+    assert analysis.summary["composition"] == "C2H6O + 30 H2O"
+    assert set(scene(analysis.run)["elements"][9:]) == {"O", "H"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_small_molecules_are_no_special_case(tmp_path, size):
+    atoms = ase.build.molecule("H2O")[:size]
+    structure = from_ase(atoms)
+    folder = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)})
+    analysis = analyze(folder)
+    assert scene(analysis.run)["kinds"] == [0] * size
+    assert ("RMSD from the first frame" in analysis.summary["results"]) == (size > 2)
 
 
 def test_a_liquid_has_no_molecule_in_the_focus(tmp_path):
@@ -228,7 +284,7 @@ def test_a_long_trajectory_is_thinned(tmp_path, monkeypatch):
 
 
 def test_topology_may_be_mmcif(tmp_path):
-    from openmm import app, unit
+    from openmm import unit
 
     structure = ethanol_in_water(10)
     folder = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)},
