@@ -30,13 +30,16 @@ function showMolecule(root, scene) {
   extent += scene.traces.length ? 9 : 1.8;
   const reach = extent + 6;
 
+  const size = (i) => radius[scene.kinds[i]] * (scene.elements[i] === "H" ? 0.72 : 1);
   const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
   const mix = (a, b, t) => `rgb(${a.map((v, k) => Math.round(v + (b[k] - v) * t)).join(",")})`;
+  const darker = (colour, by) => colour.map((v) => v * (1 - by));
+  const lighter = (colour, by) => colour.map((v) => v + (255 - v) * by);
   const balls = {};
   function ball(symbol) {
     if (balls[symbol]) return balls[symbol];
-    const picture = document.createElement("canvas"), size = 96;
-    picture.width = picture.height = size;
+    const picture = document.createElement("canvas");
+    picture.width = picture.height = 96;
     const pen = picture.getContext("2d"), colour = rgb(colourOf(symbol));
     const light = pen.createRadialGradient(36, 32, 3, 48, 48, 47);
     light.addColorStop(0, mix(colour, [255, 255, 255], 0.75));
@@ -77,8 +80,12 @@ function showMolecule(root, scene) {
       const i = scene.bonds[b], j = scene.bonds[b + 1];
       if (!shown(i) || !shown(j)) continue;
       const half = at[i].map((v, k) => (v + at[j][k]) / 2);
-      items.push([(at[i][2] + half[2]) / 2 - 0.05, 1, i, at[i], half]);
-      items.push([(at[j][2] + half[2]) / 2 - 0.05, 1, j, at[j], half]);
+      const length = Math.hypot(...[0, 1, 2].map((k) => points[3 * i + k] - points[3 * j + k]));
+      for (const end of [i, j]) { // a stick begins at the surface of its ball
+        const inside = Math.min(0.9, 1.7 * size(end) / Math.max(length, 0.1));
+        const start = at[end].map((v, k) => v + (half[k] - v) * inside);
+        items.push([(start[2] + half[2]) / 2, 1, end, start, half]);
+      }
     }
     if (!playing) for (const trace of scene.traces) {
       const path = Float32Array.from(trace, (v) => v / 100);
@@ -100,9 +107,9 @@ function showMolecule(root, scene) {
       ink.lineCap = kind === 2 ? "round" : "butt";
       const faded = fog(z);
       if (kind === 2) {
-        const size = 0.55 * a[3], colour = rgb("#4aa0a8");
-        stroke(a, b, size + 1.5, mix(mix255(colour, 0.45), paper, faded));
-        stroke(a, b, size, mix(colour, paper, faded));
+        const wide = 0.55 * a[3], colour = rgb("#4aa0a8");
+        stroke(a, b, wide + 1.5, mix(darker(colour, 0.45), paper, faded));
+        stroke(a, b, wide, mix(colour, paper, faded));
       } else if (kind === 1) {
         const colour = rgb(colourOf(scene.elements[i])), style = scene.kinds[i];
         if (style === 2) {
@@ -110,20 +117,19 @@ function showMolecule(root, scene) {
           stroke(a, b, 1.7, mix(thin, paper, Math.min(0.85, faded + 0.1)));
           continue;
         }
-        const size = 2 * thick[style] * a[3];
-        stroke(a, b, size + 1, mix(mix255(colour, 0.5), paper, faded));
-        stroke(a, b, size * 0.85, mix(colour, paper, faded));
-        const lit = [a, b].map((p) => [p[0] - size * 0.12, p[1] - size * 0.16]);
-        stroke(lit[0], lit[1], size * 0.3, mix(mix(colour, [255, 255, 255], 0.45).match(/\d+/g).map(Number), paper, faded));
+        const wide = 2 * thick[style] * a[3];
+        stroke(a, b, wide + 1, mix(darker(colour, 0.5), paper, faded));
+        stroke(a, b, wide * 0.85, mix(colour, paper, faded));
+        const lit = [a, b].map((p) => [p[0] - wide * 0.12, p[1] - wide * 0.16]);
+        stroke(lit[0], lit[1], wide * 0.3, mix(lighter(colour, 0.45), paper, faded));
       } else {
-        const [x, y, , s] = at[i], hydrogen = scene.elements[i] === "H";
-        const size = radius[scene.kinds[i]] * s * (hydrogen ? 0.72 : 1);
-        ink.drawImage(ball(scene.elements[i]), x - size, y - size, 2 * size, 2 * size);
+        const [x, y, , s] = at[i], wide = size(i) * s;
+        ink.drawImage(ball(scene.elements[i]), x - wide, y - wide, 2 * wide, 2 * wide);
         if (faded > 0.02) {
           ink.globalAlpha = faded;
           ink.fillStyle = mix(paper, paper, 0);
           ink.beginPath();
-          ink.arc(x, y, size, 0, 2 * Math.PI);
+          ink.arc(x, y, wide, 0, 2 * Math.PI);
           ink.fill();
           ink.globalAlpha = 1;
         }
@@ -142,7 +148,6 @@ function showMolecule(root, scene) {
       }
     }
   }
-  const mix255 = (colour, dark) => colour.map((v) => Math.round(v * (1 - dark)));
   const again = () => {
     if (!waiting) requestAnimationFrame(draw);
     waiting = true;
