@@ -118,6 +118,16 @@ def test_template_on_coordinates(text, hydrogens):
         assert np.linalg.norm(placed[first] - placed[second]) < 2.0
 
 
+def test_coordinates_decide_the_configuration():
+    """The SMILES of a ligand may leave it open, or have it wrong."""
+    here = from_smiles("C[C@H](N)C(=O)O")
+    numbers, positions = numbers_of(here), here.GetConformer().GetPositions()
+    heavy = numbers > 1
+    for text in ("C[C@@H](N)C(=O)O", "CC(N)C(=O)O"):
+        mol = onto(from_smiles(text), numbers[heavy], positions[heavy], ["X"] * heavy.sum())
+        assert smiles(mol) == smiles(here)
+
+
 def test_template_of_another_molecule():
     other = from_smiles("CCCO")
     positions = other.GetConformer().GetPositions()
