@@ -5,7 +5,7 @@ from platform import machine, python_version, system
 
 _PACKAGES = (
     "openmm-nequip", "torch", "e3nn", "vesin", "ase", "numpy", "numba", "lightning",
-    "OpenMM", "openmmml", "openmmtorch",
+    "OpenMM", "openmmml", "openmmtorch", "mdtraj", "rdkit", "tblite",
 )  # fmt: skip
 
 
