@@ -32,6 +32,7 @@ from .structure import EXAMPLES, Structure, load_structure
 PADDING = 1.0  # nm
 BIOPOLYMERS = "amber14-all.xml"
 EXAMPLE_SMILES = {"ethanol": "CCO", "water": "O", "methane": "C", "benzene": "c1ccccc1"}
+_SMALL_MOLECULES = ["auto", "nonbonded", "openff"]
 _MOLFILES = (".sdf", ".mol")
 _FILES = (*_MOLFILES, ".pdb", ".ent", ".cif", ".mmcif", ".pdbx", ".xyz", ".gro", ".mol2")
 
@@ -240,8 +241,9 @@ def _parametrise(
     for molecule in placed:
         kinds.setdefault(smiles(molecule.mol), molecule)
     method, own = _charge_method(choices, len(kinds))
-    with_openff = choices.small_molecules != "nonbonded" and openff_available()
-    if choices.small_molecules == "openff" and not with_openff:
+    wanted = check_choice(choices.small_molecules, _SMALL_MOLECULES, "way with small molecules")
+    with_openff = wanted != "nonbonded" and openff_available()
+    if wanted == "openff" and not with_openff:
         raise InputError(
             "small_molecules='openff' needs openmmforcefields and the OpenFF toolkit, from "
             "conda-forge: conda install -c conda-forge openmmforcefields"

@@ -258,6 +258,7 @@ def test_a_molecule_that_the_force_field_knows(model):
         (Choices("CC("), r"'CC\(' is neither a file nor a SMILES nor a bundled example"),
         (Choices("no-such.pdb"), "file 'no-such.pdb' does not exist"),
         (Choices("CCO", water="tip9"), r"unknown water model 'tip9' \(did you mean 'tip3p'"),
+        (Choices("CCO", small_molecules="opnff"), r"'opnff' \(did you mean 'openff'"),
         (Choices("CCO", shape="ball"), "unknown shape of a box 'ball'"),
         (Choices("CCO", potential="ethanol-pbf"), r"'ethanol-pbf' \(did you mean 'ethanol-pbe'"),
         (Choices("CCO", charges="resp"), "charges 'resp' are neither a method"),
