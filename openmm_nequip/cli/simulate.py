@@ -113,8 +113,8 @@ class Lines:
             return
         self._last = now
         self._console.print(
-            f"{_stage(status)}step {status.step:>9,} of {status.total:,}  {status.time:.3f} ps  "
-            f"{_readings(status)}"
+            f"step {status.step:>9,} of {status.total:,}  {status.time:.3f} ps  "
+            + "  ".join(_readings(status))
         )
 
 
@@ -144,30 +144,29 @@ class _Display:
         self._bar.console.print(text, markup=False)
 
     def progress(self, status: "Status") -> None:
+        readings = _readings(status)  # in two lines: one is too wide for many terminals
         self._bar.update(
             self._task,
             total=status.total - status.first_step,
             completed=status.step - status.first_step,
             time=status.time,
-            readings=_stage(status) + _readings(status),
+            readings="  ".join(readings[:2]) + "\n" + "  ".join(readings[2:]),
         )
 
 
-def _stage(status: "Status") -> str:
-    return "" if status.stage == "production" else f"{status.stage}  "
-
-
-def _readings(status: "Status") -> str:
+def _readings(status: "Status") -> list[str]:
+    """Return what is known of the state, the most important first."""
     reading = status.reading
-    parts = [
-        f"T {reading.temperature:6.1f} K",
-        f"E_pot {reading.potential:.2f}",
-        f"E_tot {reading.potential + reading.kinetic:.2f} kJ/mol",
-    ]
-    if reading.ml_potential is not None:  # the total of thousands of waters tells nobody anything
-        parts[1:] = [f"E_ML {reading.ml_potential:.2f} kJ/mol"]
+    total = reading.potential + reading.kinetic
+    parts = [f"T {reading.temperature:6.1f} K"]
+    if reading.ml_potential is None:
+        parts += [f"E_pot {reading.potential:.2f} kJ/mol", f"E_tot {total:.2f} kJ/mol"]
+    else:  # the energy of thousands of waters tells nobody anything
+        parts.append(f"E_ML {reading.ml_potential:.2f} kJ/mol")
     if reading.derivative is not None:
         parts.append(f"dE/dλ {reading.derivative:.2f} kJ/mol")
     if status.density is not None:
         parts.append(f"{status.density:.4f} g/mL")
-    return "  ".join([*parts, f"{status.speed:.3g} ns/day"])
+    if status.first_step:
+        parts.append(status.stage)
+    return [*parts, f"{status.speed:.3g} ns/day"]

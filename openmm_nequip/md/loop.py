@@ -98,6 +98,9 @@ class Run:
         system, topology = self.simulation.system, self.simulation.topology
         state = self.context.getState(positions=True)
         positions = state.getPositions(asNumpy=True)._value
+        if link_atoms := topology.getNumAtoms() - self.topology.getNumAtoms():
+            bonds = f"{link_atoms} bond{'s' * (link_atoms > 1)}"
+            self.observer.message(f"the ML region cuts {bonds}, capped by hydrogen")
         self._complain(
             [
                 *cut_bonds(system, topology, self.region),

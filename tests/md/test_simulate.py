@@ -264,6 +264,23 @@ def test_an_error_in_the_force_stops_with_the_last_good_state(configure, tmp_pat
     assert (tmp_path / "run" / "last_good.xml").exists()
 
 
+def test_problems_are_warnings_where_all_is_the_potentials(configure, tmp_path):
+    watcher = Watcher()
+    assert ethanol_run(configure(timestep="1.5 fs", steps=2), tmp_path / "run", watcher).finished
+    (message,) = watcher.messages
+    assert message.startswith("warning: a time step of 1.5 fs is too long for atom")
+
+
+def test_a_pure_run_can_be_heated_and_equilibrated_too(configure, tmp_path):
+    config = configure(heating="5 fs", equilibration="5 fs", ensemble="nve")
+    ethanol_run(config, tmp_path / "run")
+    log = read_log(tmp_path / "run" / "state.csv")
+    assert log["step"].tolist() == list(range(-20, 41, 4))
+    assert log["temperature_K"][0] == pytest.approx(15, rel=0.6)
+    frames = mdtraj.load(tmp_path / "run" / "trajectory.dcd", top=tmp_path / "run" / "topology.pdb")
+    assert len(frames) == 6
+
+
 def test_bad_coordinates_are_one_clear_line(configure, tmp_path):
     structure = load_structure("ethanol")
     structure.positions[2, 1] = np.nan

@@ -291,21 +291,25 @@ def test_a_blow_up_of_the_region_names_atoms_and_keeps_both_frames(
     assert (tmp_path / "run" / "broken.pdb").exists()
 
 
-def test_a_pair_that_collides_is_named(configure, tmp_path, monkeypatch):
-    def collide(self, count=1):
-        context = self.context
-        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
-        positions[10] = positions[0] + [0.02, 0, 0]
-        positions[11, 1] = np.nan if count == 99 else positions[11, 1]
-        context.setPositions(positions)
+def test_a_failure_while_minimising_is_one_clear_line(configure, tmp_path, monkeypatch):
+    def fail(*_):
         raise openmm.OpenMMException("Particle coordinate is NaN")
 
+    monkeypatch.setattr(loop, "minimise", fail)
+    with pytest.raises(InputError, match=r"NaN.*no good state to save: check the structure"):
+        mixed_run(configure(minimise=True), tmp_path / "run")
+
+
+def test_a_pair_that_collides_is_named(configure, tmp_path, monkeypatch):
     class Failing:
         def __init__(self, context):
             self.context = context
 
         def step(self, count):
-            collide(self)
+            positions = self.context.getState(positions=True).getPositions(asNumpy=True)._value
+            positions[10] = positions[0] + [0.02, 0, 0]
+            self.context.setPositions(positions)
+            raise openmm.OpenMMException("Particle coordinate is NaN")
 
     def build(*arguments):
         simulation = build_simulation(*arguments)
@@ -533,7 +537,9 @@ def test_link_atoms_stay_inside(model, tmp_path):
     )  # fmt: skip
     config = find_files(config, tmp_path)
     structure = load_input(config)
-    assert run(config, tmp_path / "run", structure, Watcher()).finished
+    watcher = Watcher()
+    assert run(config, tmp_path / "run", structure, watcher).finished
+    assert "the ML region cuts 1 bond, capped by hydrogen" in watcher.messages
     frames = mdtraj.load(tmp_path / "run" / "trajectory.dcd", top=tmp_path / "run" / "topology.pdb")
     assert frames.n_atoms == 8
     assert mdtraj.load(tmp_path / "run" / "final.pdb").n_atoms == 8
