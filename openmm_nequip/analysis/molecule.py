@@ -31,8 +31,9 @@ def molecule(run: Run) -> Section:
     """Observables of the region (of the molecule; of all atoms of a liquid or a crystal)."""
     all_atoms = len(run.focus) == 0
     atoms = np.arange(len(run.numbers)) if all_atoms else run.focus
-    title = "The ML region" if run.is_mixed else "All atoms" if all_atoms else "The molecule"
-    section = Section(title)
+    section = Section("The ML region" if run.is_mixed else "The molecule")
+    if all_atoms or (not run.is_mixed and len(np.unique(run.molecules)) > 1):
+        section.title = "All atoms"
     positions, times = run.frames
     steady = run.steady(len(positions))
     vectors = run.trajectory.unitcell_vectors

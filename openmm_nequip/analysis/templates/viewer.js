@@ -104,11 +104,12 @@ function showMolecule(root, scene) {
       ink.stroke();
     };
     for (const [z, kind, i, a, b] of items) {
-      ink.lineCap = kind === 2 ? "round" : "butt";
+      ink.lineCap = "butt";
       const faded = fog(z);
       if (kind === 2) {
         const wide = 0.55 * a[3], colour = rgb("#4aa0a8");
         stroke(a, b, wide + 1.5, mix(darker(colour, 0.45), paper, faded));
+        ink.lineCap = "round"; // closes the joints
         stroke(a, b, wide, mix(colour, paper, faded));
       } else if (kind === 1) {
         const colour = rgb(colourOf(scene.elements[i])), style = scene.kinds[i];
