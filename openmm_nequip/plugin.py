@@ -180,19 +180,28 @@ class NequIPPotentialImpl(MLPotentialImpl):
             As `addForces`; or an atom has a potential already.
         """
         from .md.force import add_force
-        from .md.mixed import keep_molecules, net_charge, put_back, remove_constraints, take_out
+        from .md.mixed import (
+            keep_molecules,
+            name_sites,
+            net_charge,
+            put_back,
+            remove_constraints,
+            take_out,
+            unname_sites,
+        )
         from .md.options import ForceOptions, atom_types, check_domain
 
         options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
         system, others = take_out(system, atoms)
+        named, sites = name_sites(topology)
         force_field = _ForceFieldPart(bool(args.pop("mlLongRange", False)))
         info = (
             MLPotential._embeddingFactories[MECHANICAL]
             .createEmbedding(MECHANICAL)
             .createMixedSystem(
                 force_field,
-                topology,
+                named,
                 system,
                 [int(atom) for atom in atoms],
                 forceGroup,
@@ -201,6 +210,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
                 **args,
             )
         )
+        unname_sites(info["topology"], sites)
         link_atoms = force_field.atoms[len(types) :]  # hydrogens that cap cut bonds
         if link_atoms:
             types += atom_types(self.potential, info["topology"], link_atoms)

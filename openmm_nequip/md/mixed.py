@@ -1,11 +1,12 @@
 """Systems of which a potential describes a part: what openmm-ml's embedding leaves to be done."""
 
+import copy
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 import openmm
 from openmm import unit
-from openmm.app import Topology
+from openmm.app import Topology, element
 
 from ..errors import InputError
 from .serialization import StoredForce, without_potentials
@@ -38,7 +39,7 @@ def take_out(
     if not any(type(force) in _MAYBE_POTENTIALS for force in system.getForces()):
         return system, []
     root, potentials = without_potentials(system)
-    if any(element.get("type") == "TorchForce" for element in root.iter()):
+    if any(node.get("type") == "TorchForce" for node in root.iter()):
         raise InputError(
             "the System holds a TorchForce of another program, which cannot be copied: add it "
             "after createMixedSystem"
@@ -51,6 +52,28 @@ def take_out(
         if twice:
             raise InputError(f"atom {twice[0]} has a potential already: leave it out of the region")
     return openmm.XmlSerializer.deserialize(ET.tostring(root, encoding="unicode")), potentials
+
+
+def name_sites(topology: Topology) -> tuple[Topology, list[int]]:
+    """Give an element to sites without one, as of four-site water; return which they are.
+
+    openmm-ml asks every atom for its atomic number. The topology is copied if there are any.
+    """
+    sites = [atom.index for atom in topology.atoms() if atom.element is None]
+    if not sites:
+        return topology, sites
+    topology = copy.deepcopy(topology)
+    for atom in topology.atoms():
+        if atom.element is None:
+            atom.element = element.hydrogen
+    return topology, sites
+
+
+def unname_sites(topology: Topology, sites: Sequence[int]) -> None:
+    """Undo `name_sites` in a topology that was made from its result."""
+    atoms = list(topology.atoms())
+    for index in sites:
+        atoms[index].element = None
 
 
 def net_charge(system: openmm.System, atoms: Sequence[int]) -> int | None:

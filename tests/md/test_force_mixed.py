@@ -34,12 +34,12 @@ def potential(tmp_path_factory):
 
 
 class WaterBox:
-    """129 TIP3P waters at random."""
+    """129 TIP3P waters at random, or some more of another model."""
 
-    def __init__(self, method):
-        self.forcefield = app.ForceField("amber14/tip3p.xml")
+    def __init__(self, method, model="tip3p"):
+        self.forcefield = app.ForceField(f"amber14/{model}.xml")
         modeller = app.Modeller(app.Topology(), [])
-        modeller.addSolvent(self.forcefield, boxSize=openmm.Vec3(1.6, 1.6, 1.6))
+        modeller.addSolvent(self.forcefield, model=model, boxSize=openmm.Vec3(1.6, 1.6, 1.6))
         self.topology, self.positions = modeller.topology, modeller.positions
         self.system = self.forcefield.createSystem(
             self.topology,
@@ -507,3 +507,20 @@ def test_the_force_field_tells_the_charge(vacuum, tmp_path, charge, is_meant):
     else:
         with pytest.raises(InputError, match=r"charge 0, and the atoms have \+2 in all"):
             neutral.createMixedSystem(vacuum.topology, system, [3, 4, 5])
+
+
+def test_water_with_extra_sites(potential):
+    """The sites have no element, which openmm-ml does not expect."""
+    box = WaterBox(app.NoCutoff, "tip4pew")
+    region = [0, 1, 2]
+    info = potential.createMixedSystem(
+        box.topology, box.system, region, forceGroup=5, returnInfo=True
+    )
+    for topology in (box.topology, info["topology"]):
+        assert [atom.element for atom in topology.atoms()][:8:4] == [app.element.oxygen] * 2
+        assert [atom.element for atom in topology.atoms()][3::4] == [None] * (
+            box.topology.getNumAtoms() // 4
+        )
+    frame = Frame(np.array([8, 1, 1]), np.array(box.positions.value_in_unit(unit.angstrom))[:3])
+    energy, _ = evaluate(box.context(info["system"]), 1 << 5)
+    assert energy == pytest.approx(expected(small_potential(), frame)[0], rel=1e-9)
