@@ -93,7 +93,7 @@ class Run:
         loose = np.setdiff1d(self._not_solvent, known)
         if len(loose) < 2:
             return known
-        first = next(self._iterate(self._not_solvent, chunk=1))
+        first = self.frame(0).atom_slice(self._not_solvent)
         box = None if first.unitcell_vectors is None else first.unitcell_vectors[0] * 10.0
         numbers = self.numbers[self._not_solvent]
         found = self._not_solvent[find_bonds(numbers, first.xyz[0].astype(float) * 10.0, box)]
@@ -252,23 +252,26 @@ class Run:
         stride = self.stride(len(self.solute) or len(self.numbers))
         return np.arange(len(self.trajectory)) * stride * self.spacing
 
-    def chunks(self, frames: int) -> Iterator[mdtraj.Trajectory]:
-        """Yield all atoms of about so many frames of the steady part, a few frames at a time."""
-        first = self.steady(self.num_frames)
-        stride = max(1, -(-(self.num_frames - first) // frames))
-        chunk = max(1, _CHUNK // len(self.numbers))
-        yield from self._iterate(None, chunk=chunk, stride=stride, skip=first)
+    def chunks(self, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield about so many frames of the steady part of a periodic run, a few at a time.
 
-    def _iterate(self, atoms: np.ndarray | None, **options: int) -> Iterator[mdtraj.Trajectory]:
-        chunks = mdtraj.iterload(
-            str(self.path), atom_indices=atoms, **options, **self.topology_argument
-        )
-        while True:
-            with reading(self.path):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
+        Positions of all atoms and box vectors, Å, shapes ``[F, N, 3]`` and ``[F, 3, 3]``.
+        """
+        first = self.steady(self.num_frames)
+        chosen = range(first, self.num_frames, max(1, -(-(self.num_frames - first) // frames)))
+        size = max(1, _CHUNK // len(self.numbers))
+        for start in range(0, len(chosen), size):
+            found = [self.frame(k) for k in chosen[start : start + size]]
+            positions = np.concatenate([frame.xyz for frame in found]).astype(float)
+            box = np.concatenate([frame.unitcell_vectors for frame in found]).astype(float)
+            yield positions * 10.0, box * 10.0
+
+    def frame(self, number: int) -> mdtraj.Trajectory:
+        """Load all atoms of one frame."""
+        # Not by mdtraj.iterload, which never ends for XTC files with a stride.
+        with reading(self.path), mdtraj.open(str(self.path)) as file:
+            file.seek(number)
+            return file.read_as_traj(*self.topology_argument.values(), n_frames=1)
 
     @property
     def topology_argument(self) -> dict[str, mdtraj.Topology]:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import mdtraj
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial.distance import cdist
 
 from .conformations import superpose
-from .folder import Run, reading
+from .folder import Run
 from .molecule import labels
 
 _NEAR = 6.0  # Å from the region, within which solvent is shown
@@ -79,8 +78,7 @@ def _central(run: Run, atoms: np.ndarray) -> np.ndarray:
 
 def _around(run: Run, sticks: np.ndarray, positions: np.ndarray, frame: int) -> list[int]:
     """Fill in the positions of solvent near the region, as whole molecules beside it."""
-    with reading(run.path):
-        whole = mdtraj.load_frame(str(run.path), frame, **run.topology_argument)
+    whole = run.frame(frame)
     box = whole.unitcell_vectors[0].astype(float) * 10.0
     raw = whole.xyz[0].astype(float) * 10.0
     raw += positions[run.solute[0]] - raw[run.solute[0]]

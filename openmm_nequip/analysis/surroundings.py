@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from .folder import Run
-from .observables import box_widths, radial_distribution
+from .observables import as_trajectory, box_widths, radial_distribution
 from .plots import draw_displacement, draw_rdf
 from .results import Picture, Quantity, Section, average
 from .solvation import acceptors, hydrogen_bonds, neighbour_count, polar_hydrogens
@@ -121,9 +121,7 @@ def _collect(
     bonds: list[np.ndarray] = []
     given: list[np.ndarray] = []
     r_max = 0.5 * box_widths(run.trajectory.unitcell_vectors * 10.0).min()
-    for chunk in run.chunks(_FRAMES):
-        box = chunk.unitcell_vectors.astype(float) * 10.0
-        positions = chunk.xyz.astype(float) * 10.0
+    for positions, box in run.chunks(_FRAMES):
         # Each piece is normalised with its own mean density: weighted by that, the mean is exact.
         share = float((1 / np.linalg.det(box)).sum())
         weight += share
@@ -144,8 +142,7 @@ def _bonds_to_water(
     run: Run, positions: np.ndarray, heavy: np.ndarray, oxygens: np.ndarray, box: np.ndarray
 ) -> np.ndarray:
     """Hydrogen bonds given to water and taken from it, shape ``[F, 2]``."""
-    chunk = mdtraj.Trajectory(positions / 10.0, None)
-    chunk.unitcell_vectors = box / 10.0
+    chunk = as_trajectory(positions, box)
     near = np.unique(np.concatenate(mdtraj.compute_neighbors(chunk, SHELL / 10.0, heavy, oxygens)))
     donors = polar_hydrogens(run.numbers, run.bonds)
     of_region, of_water = np.isin(donors[:, 0], run.focus), np.isin(donors[:, 0], near)

@@ -59,16 +59,22 @@ def _one(folder: Path, console: Console) -> None:
 def _several(folder: Path, replicas: list[Path], console: Console) -> None:
     from ..analysis import replicas as several
     from ..analysis.report import save_combined_report
+    from ..errors import InputError
 
     analyses = []
     for replica in replicas:
-        analyses.append(_save(replica))
-        console.print(f"{escape(replica.name)} analysed")
+        try:
+            analyses.append(_save(replica))
+            console.print(f"{replica.name} analysed")
+        except InputError as error:  # one that has just begun
+            console.print(f"{replica.name} left out: {error}", markup=False)
+    if len(analyses) < 2:
+        raise InputError(f"of the replicas in '{folder}' fewer than two are long enough to compare")
     found = several.combine(analyses)
     several.save_combined(folder, analyses, found)
     page = save_combined_report(folder, analyses, found)
     grid = Table(title=analyses[0].title, title_justify="left")
-    for name in ("", "mean", *(replica.name for replica in replicas)):
+    for name in ("", "mean", *(analysis.run.folder.name for analysis in analyses)):
         grid.add_column(name)
     for row in several.table(found):
         grid.add_row(*map(escape, row))

@@ -65,7 +65,8 @@ def test_replicas_that_agree_are_no_reason_for_caution(tmp_path):
 
 def test_the_command_makes_reports_of_each_and_of_all(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save_plots", lambda *arguments: [])  # takes most of the time
-    make(tmp_path, [0.0, 0.1])
+    make(tmp_path, [0.0, 0.1, 0.0])
+    (tmp_path / "replica-3" / "state.csv").write_text("step,time_ps\n")  # has just begun
     result = CliRunner().invoke(app, ["analyze", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "potential energy" in result.output
@@ -75,6 +76,7 @@ def test_the_command_makes_reports_of_each_and_of_all(tmp_path, monkeypatch):
     assert summary["replicas"] == ["replica-1", "replica-2"]
     temperature = summary["results"]["temperature"]
     assert temperature["value"] == pytest.approx(np.mean(temperature["replicas"]))
+    assert "replica-3 left out: " in result.output
     page = (tmp_path / "report.html").read_text()
     assert 'href="replica-2/report.html"' in page
     assert "± " in page

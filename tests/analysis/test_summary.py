@@ -280,7 +280,28 @@ def test_a_long_trajectory_is_thinned(tmp_path, monkeypatch):
                              {"step": np.arange(FRAMES)}))  # fmt: skip
     assert len(run.trajectory) == 9  # every fifth of 41
     np.testing.assert_allclose(run.times, np.arange(9) * 5 * 0.005)
-    assert sum(len(chunk) for chunk in run.chunks(10)) == 9  # from frame 8 on, every fourth
+
+
+@pytest.mark.parametrize("suffix", ["dcd", "xtc", "h5"])
+def test_every_format_is_read_in_pieces(tmp_path, suffix):
+    if suffix == "h5":
+        pytest.importorskip("tables")
+    structure = ethanol_in_water(10)
+    frames = shaken(structure, by=0.01)
+    folder = write_run(tmp_path / "run", structure, frames, {"step": np.arange(FRAMES)},
+                       region=list(range(9)), trajectory=suffix)  # fmt: skip
+    if suffix != "dcd":
+        whole = mdtraj.load(folder / "trajectory.dcd", top=folder / "topology.pdb")
+        whole.save(str(folder / f"trajectory.{suffix}"))
+        (folder / "trajectory.dcd").unlink()
+    run = open_run(folder)
+    assert run.num_frames == FRAMES
+    positions, boxes = (np.concatenate(part) for part in zip(*run.chunks(10), strict=True))
+    np.testing.assert_allclose(positions, 10 * frames[8::4], atol=1.1e-2)  # 9 of 33 steady ones
+    np.testing.assert_allclose(boxes, 10 * structure.box[None].repeat(9, axis=0), rtol=1e-6)
+    part = run.load(np.arange(9, 15), stride=5)
+    np.testing.assert_allclose(part.xyz, frames[::5, 9:15], atol=1.1e-3)
+    assert len(scene(run)["frames"]) == 40
 
 
 def test_topology_may_be_mmcif(tmp_path):
