@@ -36,9 +36,10 @@ def test_neighbours_are_counted_across_the_box():
     positions = np.array([[[0.5, 5, 5], [9.4, 5, 5], [2.0, 5, 5], [5, 5, 5]]])
     around, others = np.array([0]), np.array([1, 2, 3])
     box = np.array([np.diag([10.0, 10, 10])])
-    assert neighbour_count(positions, around, others, 1.6, box).tolist() == [2]
-    assert neighbour_count(positions, around, others, 1.6).tolist() == [1]
-    assert neighbour_count(positions, around, others, 1.05, box).tolist() == [0]
+    assert neighbour_count(positions, around, others, 1.501, box).tolist() == [2]
+    assert neighbour_count(positions, around, others, 1.501).tolist() == [1]
+    assert neighbour_count(positions, around, others, 1.499, box).tolist() == [1]
+    assert neighbour_count(positions, around, others, 1.099, box).tolist() == [0]
 
 
 def test_donors_and_acceptors():
@@ -75,7 +76,7 @@ def test_a_ring_across_the_box_closes():
 
 
 @pytest.mark.parametrize(
-    ("spacing", "tilt", "count"), [(3.497, 0, 4), (3.503, 0, 0), (2.8, 29.97, 4), (2.8, 30.03, 0)]
+    ("spacing", "tilt", "count"), [(3.497, 0, 4), (3.503, 0, 0), (2.8, 29.98, 4), (2.8, 30.02, 0)]
 )
 def test_limits_of_a_hydrogen_bond(spacing, tilt, count):
     assert len(bonded(chain(5, spacing, tilt))) == count

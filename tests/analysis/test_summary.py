@@ -14,6 +14,7 @@ from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.plots import save_plots
 from openmm_nequip.analysis.scene import scene
 from openmm_nequip.analysis.summary import Analysis, analyze, save_summary, table
+from openmm_nequip.analysis.transport import diffusion_coefficient
 from openmm_nequip.errors import InputError
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 
@@ -221,6 +222,11 @@ def test_a_liquid_has_no_molecule_in_the_focus(tmp_path):
     ]  # fmt: skip
     found = analysis.summary["results"]["diffusion coefficient of the water"]
     assert found["unit"] == "10⁻⁹ m²/s"
+    oxygens = 10 * frames[400:, ::3]  # Å
+    moved = oxygens - oxygens.mean(axis=1, keepdims=True)
+    direct = diffusion_coefficient(moved, spacing=0.1, fit_from=1.0)
+    assert found["value"] == pytest.approx(10 * direct.value, rel=2e-4)
+    assert found["error"] == pytest.approx(10 * direct.error, rel=2e-4)
     assert abs(found["value"] - 0.5) < 4 * found["error"]
     assert found["error"] < 0.05
     assert {"rdf", "diffusion", "density"} <= made(analysis)
