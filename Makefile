@@ -40,5 +40,5 @@ clean:
 	touch $@
 
 .venv/ready-to-test: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[$(RUN_EXTRAS),train,interop,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(RUN_EXTRAS),train,mlmm,interop,dev]"
 	touch $@ .venv/ready-to-run

@@ -13,6 +13,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "prepare",
+    "free-energy",
     "simulate",
     "analyze",
     "info",

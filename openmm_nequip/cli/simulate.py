@@ -72,9 +72,8 @@ def simulate(
         f"{choose_engine(settings.engine, settings.device)} engine, "
         f"run folder [bold]{escape(str(folder))}[/]"
     )
-    observer = _Display(console) if console.is_terminal else Lines(console)
     try:
-        with observer:
+        with display(console) as observer:
             result = run(settings, folder, structure, observer)
     except KeyboardInterrupt:
         console.print("stopped before the first step; the same command starts again")
@@ -89,6 +88,11 @@ def simulate(
         report(folder, console)  # of each replica, and of all together
     except InputError as error:  # the run itself is complete, however short
         console.print(f"finished, not analysed: {error}", markup=False)
+
+
+def display(console: Console) -> "Lines | _Display":
+    """Return what shows the progress of a run: a bar, or lines where there is no terminal."""
+    return _Display(console) if console.is_terminal else Lines(console)
 
 
 class Lines:

@@ -299,7 +299,7 @@ def _xtb(mol: Chem.Mol) -> np.ndarray:
         from tblite.exceptions import TBLiteRuntimeError
         from tblite.interface import Calculator
     except ImportError:
-        raise InputError("charges by GFN2-xTB need tblite: pip install tblite") from None
+        raise InputError("GFN2-xTB needs tblite: pip install 'openmm-nequip[mlmm]'") from None
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     radicals = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
     positions = mol.GetConformer().GetPositions() / LENGTH_UNITS["bohr"]

@@ -145,7 +145,7 @@ def prepare(choices: Choices, say: Callable[[str], None] = lambda text: None) ->
         except ImportError as error:
             if (error.name or "").partition(".")[0] != "rdkit":
                 raise
-            raise InputError("small molecules need RDKit: pip install rdkit") from None
+            raise InputError("molecules need RDKit: pip install 'openmm-nequip[mlmm]'") from None
         assembled = assemble(choices, say)
     topology, system = assembled.topology, assembled.system
     _make_names_unique(topology)

@@ -1,6 +1,7 @@
-"""Molecular dynamics from a configuration: new runs, those that go on, and replicas."""
+"""Molecular dynamics from a configuration: new runs, those that go on, replicas, windows."""
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 import openmm
@@ -16,7 +17,7 @@ from .progress import Observer, Progress, Result
 from .reporters import check_format
 from .structure import Structure
 
-__all__ = ["Observer", "Progress", "Result", "run"]
+__all__ = ["Observer", "Progress", "Result", "run", "run_windows", "window_folder"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WARM_UP = 5  # evaluations
@@ -42,21 +43,82 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
         return _run_one(config, folder, structure, observer)
     if (folder / "config.yaml").exists():
         raise InputError(f"'{folder}' holds a run without replicas: give another output=")
-    result = None
-    for k in range(config.replicas):
-        place = folder / f"replica-{k + 1}"
-        one = config.model_copy(update={"seed": config.seed + k, "replicas": 1})
-        if is_finished(one, place, fingerprints(one, structure)):
-            continue
-        observer.message(f"replica {k + 1} of {config.replicas}, seed {one.seed}")
-        result = _run_one(one, place, structure, observer)
-        if not result.finished:
-            break
+    runs = [
+        (
+            f"replica {k + 1} of {config.replicas}, seed {config.seed + k}",
+            config.model_copy(update={"seed": config.seed + k, "replicas": 1}),
+            folder / f"replica-{k + 1}",
+        )
+        for k in range(config.replicas)
+    ]
+    result = _run_several(runs, structure, observer)
     if result is None:
         raise InputError(
             f"'{folder}' holds {config.replicas} finished replicas: ask for more, give another "
             "output= or remove the folder"
         )
+    return result
+
+
+def run_windows(
+    config: SimulationConfig,
+    lambdas: Sequence[float],
+    folder: Path,
+    structure: Structure,
+    observer: Observer,
+) -> bool:
+    """Run a mixed simulation at each λ, in a folder of its own (`window_folder`) in this one.
+
+    Windows that are finished are left alone; those that were stopped go on.
+
+    Returns
+    -------
+    bool
+        Whether all are finished; they are not if a signal asked to stop.
+
+    Raises
+    ------
+    InputError
+        The configuration has no force field, or asks for a λ or for replicas; and as for `run`.
+    """
+    if config.force_field is None:
+        raise InputError("a free energy from force field to potential needs the key 'force_field'")
+    if config.lambda_interpolate is not None or config.replicas > 1:
+        raise InputError("windows have their own λ and seeds: leave out lambda_interpolate and "
+                         "replicas")  # fmt: skip
+    check_format(config.trajectory)
+    runs = [
+        (
+            f"window {k + 1} of {len(lambdas)}, λ = {value:g}",
+            # the seed follows from λ, so that windows can be added between others
+            config.model_copy(
+                update={"seed": config.seed + round(10_000 * value), "lambda_interpolate": value}
+            ),
+            window_folder(folder, value),
+        )
+        for k, value in enumerate(lambdas)
+    ]
+    result = _run_several(runs, structure, observer)
+    return result is None or result.finished
+
+
+def window_folder(folder: Path, value: float) -> Path:
+    """Return the run folder of the window at a λ."""
+    return folder / f"lambda-{value:.4f}"
+
+
+def _run_several(
+    runs: Sequence[tuple[str, SimulationConfig, Path]], structure: Structure, observer: Observer
+) -> Result | None:
+    """Run what is not finished; return the result of the last one, `None` if there was nothing."""
+    result = None
+    for title, config, place in runs:
+        if is_finished(config, place, fingerprints(config, structure)):
+            continue
+        observer.message(title)
+        result = _run_one(config, place, structure, observer)
+        if not result.finished:
+            break
     return result
 
 

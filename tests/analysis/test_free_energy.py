@@ -1,0 +1,137 @@
+"""Free energies of models whose answer is known."""
+
+import json
+
+import numpy as np
+import openmm
+import pytest
+from openmm import unit
+
+from openmm_nequip.analysis.free_energy import GAS_CONSTANT, free_energy, save_free_energy
+from openmm_nequip.errors import InputError
+from openmm_nequip.md.mixed import energy_derivative
+
+TEMPERATURE = 300.0
+THERMAL = GAS_CONSTANT * TEMPERATURE
+LAMBDAS = [0.0, 0.25, 0.5, 0.75, 1.0]
+OFFSET = -250_000.0  # kJ/mol; a potential counts the energies of electrons too
+
+
+def springs(soft=100.0, stiff=400.0, count=2000, seed=0, lambdas=LAMBDAS):
+    """dE/dλ of a particle in three dimensions, from spring `soft` to `stiff`; and the answer."""
+    rng = np.random.default_rng(seed)
+    series = []
+    for value in lambdas:
+        spread = np.sqrt(THERMAL / (soft + value * (stiff - soft)))
+        square = (rng.normal(0, spread, (count, 3)) ** 2).sum(axis=1)
+        series.append(0.5 * (stiff - soft) * square + OFFSET)
+    return series, 1.5 * THERMAL * np.log(stiff / soft) + OFFSET
+
+
+def test_two_springs_within_the_error():
+    series, answer = springs()
+    result = free_energy(LAMBDAS, series, TEMPERATURE)
+    assert 0 < result.total.error < 0.1
+    assert abs(result.total.value - answer) < 3 * result.total.error
+    assert result.profile[0] == result.errors[0] == 0
+    assert result.cautions() == []
+
+
+def test_errors_are_the_scatter_of_independent_samples():
+    lambdas = [0.0, 0.5, 1.0]
+    found = [
+        free_energy(lambdas, springs(count=200, seed=s, lambdas=lambdas)[0], TEMPERATURE, [0.5, 1])
+        for s in range(40)
+    ]
+    scatter = np.std([result.total.value for result in found], ddof=1)
+    claimed = np.mean([result.total.error for result in found])
+    assert 0.7 < scatter / claimed < 1.4
+    mean = np.mean([result.total.value for result in found])
+    assert abs(mean - springs()[1]) < 4 * scatter / np.sqrt(len(found))
+
+
+def test_every_window_has_its_free_energy():
+    series, _ = springs(count=5000)
+    result = free_energy(LAMBDAS, series, TEMPERATURE)
+    exact = 1.5 * THERMAL * np.log(1 + 3 * np.array(LAMBDAS)) + OFFSET * np.array(LAMBDAS)
+    assert (abs(result.profile - exact)[1:] < 4 * result.errors[1:]).all()
+
+
+def test_correlated_samples_count_less():
+    series, answer = springs(count=500)
+    repeated = [np.repeat(samples, 20) for samples in series]
+    result = free_energy(LAMBDAS, repeated, TEMPERATURE)
+    single = free_energy(LAMBDAS, series, TEMPERATURE)
+    assert result.total.error == pytest.approx(single.total.error, rel=0.5)
+    assert (result.samples < 1000).all()
+    assert abs(result.total.value - answer) < 4 * result.total.error
+
+
+def test_the_overlap_is_a_probability_and_low_overlap_is_said():
+    series, _ = springs(soft=100, stiff=1e6, lambdas=[0.0, 1.0])
+    result = free_energy([0.0, 1.0], series, TEMPERATURE)
+    np.testing.assert_allclose(result.overlap.sum(axis=1), 1, rtol=1e-6)
+    assert any("put another window" in caution for caution in result.cautions())
+
+
+def test_a_drift_is_said():
+    series, _ = springs()
+    drifting = [samples + np.linspace(0, 30, len(samples)) for samples in series]
+    cautions = free_energy(LAMBDAS, drifting, TEMPERATURE).cautions()
+    assert any("last half" in caution or "independent" in caution for caution in cautions)
+
+
+@pytest.mark.parametrize(
+    ("lambdas", "count", "message"),
+    [([0.0], 100, "two windows"), ([1.0, 0.0], 100, "ascending"), ([0.0, 1.0], 5, "needs 8")],
+)
+def test_too_little_is_one_clear_line(lambdas, count, message):
+    with pytest.raises(InputError, match=message):
+        free_energy(lambdas, [np.arange(count, dtype=float)] * len(lambdas), TEMPERATURE)
+
+
+def test_files(tmp_path):
+    series, _ = springs(count=30)
+    result = free_energy(LAMBDAS, series, TEMPERATURE)
+    cautions = save_free_energy(result, tmp_path)
+    assert any("independent samples" in caution for caution in cautions)
+    found = json.loads((tmp_path / "free_energy.json").read_text())
+    assert found["free_energy_kJ_mol"]["value"] == result.total.value
+    assert found["cautions"] == cautions
+    assert (tmp_path / "free_energy.png").stat().st_size > 10_000
+
+
+def test_dynamics_of_springs():
+    """Langevin dynamics between two models in OpenMM, with dE/dλ taken as in mixed systems."""
+    soft, stiff = 500.0, 1500.0
+    system = openmm.System()
+    force = openmm.CustomExternalForce(
+        "(1 - lambda_interpolate) * 0.5 * soft * r2 + lambda_interpolate * 0.5 * stiff * r2;"
+        "r2 = x^2 + y^2 + z^2"
+    )
+    force.addGlobalParameter("lambda_interpolate", 0.0)
+    force.addGlobalParameter("soft", soft)
+    force.addGlobalParameter("stiff", stiff)
+    for index in range(8):  # independent particles
+        system.addParticle(12.0)
+        force.addParticle(index)
+    system.addForce(force)
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 5, 4 * unit.femtosecond)
+    integrator.setRandomNumberSeed(1)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(np.zeros((8, 3)))
+    context.setVelocitiesToTemperature(TEMPERATURE, 1)
+    series = []
+    for value in LAMBDAS:
+        context.setParameter("lambda_interpolate", value)
+        integrator.step(500)
+        samples = []
+        for _ in range(400):
+            integrator.step(20)
+            samples.append(energy_derivative(context))
+        series.append(np.array(samples))
+    result = free_energy(LAMBDAS, series, TEMPERATURE)
+    answer = 8 * 1.5 * THERMAL * np.log(stiff / soft)
+    assert result.total.error < 0.02 * answer
+    assert abs(result.total.value - answer) < 3 * result.total.error
+    assert abs(result.integral - answer) < 0.1 * answer
