@@ -69,7 +69,7 @@ def free_energy(
         console.print("stopped; the same command goes on from there")
         raise typer.Exit(130)
     runs = [open_run(window_folder(folder, value)) for value in lambdas]
-    series = [run.production["dE_dlambda_kJ_mol"] for run in runs]
+    series = [run.steady_log["dE_dlambda_kJ_mol"] for run in runs]
     result = estimate(lambdas, series, settings.temperature)
     cautions = save_free_energy(result, folder)
     console.print(_table(result))
