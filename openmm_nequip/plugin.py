@@ -177,8 +177,10 @@ class NequIPPotentialImpl(MLPotentialImpl):
         Raises
         ------
         InputError
-            As `addForces`; or an atom has a potential already.
+            As `addForces`; an atom has a potential already; a bond that is to be interpolated has
+            no energy.
         """
+        from .md.bonded import check_interpolation
         from .md.force import add_force
         from .md.mixed import (
             keep_molecules,
@@ -193,6 +195,8 @@ class NequIPPotentialImpl(MLPotentialImpl):
 
         options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
+        if interpolate:
+            check_interpolation(topology, system, atoms)
         system, others = take_out(system, atoms)
         named, sites = name_sites(topology)
         force_field = _ForceFieldPart(bool(args.pop("mlLongRange", False)))

@@ -53,7 +53,8 @@ def free_energy(
     settings = load_config(SimulationConfig, config, overrides or [])
     folder = Path(settings.output or Path("runs") / f"{config.stem}-free-energy")
     settings = find_files(settings, config.parent)
-    structure = load_input(settings)
+    # a force field that is to be interpolated has no constraints in the region
+    structure = load_input(settings.model_copy(update={"lambda_interpolate": lambdas[0]}))
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(

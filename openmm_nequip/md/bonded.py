@@ -1,9 +1,12 @@
 """Which atoms a force field holds together."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import openmm
 from openmm.app import Topology
+
+from ..errors import InputError
+from .domain import atom_name
 
 
 def atoms_without_bonded_terms(topology: Topology, system: openmm.System) -> list[int]:
@@ -19,7 +22,7 @@ def atoms_without_bonded_terms(topology: Topology, system: openmm.System) -> lis
     system
         Of a force field, not yet of a potential.
     """
-    held = {frozenset(pair) for pair in _held_pairs(system)}
+    held = {frozenset(pair) for pair in (*_bonds(system), *_constraints(system))}
     loose: set[int] = set()
     for bond in topology.bonds():
         pair = (bond[0].index, bond[1].index)
@@ -28,12 +31,37 @@ def atoms_without_bonded_terms(topology: Topology, system: openmm.System) -> lis
     return sorted(loose)
 
 
-def _held_pairs(system: openmm.System) -> Iterator[tuple[int, int]]:
-    for k in range(system.getNumConstraints()):
-        first, second, _ = system.getConstraintParameters(k)
-        yield first, second
+def check_interpolation(topology: Topology, system: openmm.System, region: Collection[int]) -> None:
+    """Check that the force field alone would hold a region together, as it has to at λ = 0.
+
+    Constraints do not count: they are removed where the potential acts.
+
+    Raises
+    ------
+    InputError
+        A bond of the region has no energy.
+    """
+    held, inside = {frozenset(pair) for pair in _bonds(system)}, set(region)
+    for bond in topology.bonds():
+        pair = (bond[0].index, bond[1].index)
+        if inside.issuperset(pair) and frozenset(pair) not in held:
+            raise InputError(
+                f"interpolation needs a force field with all bonds of the ML region, and "
+                f"{atom_name(bond[0])} - {atom_name(bond[1])} has none: if it is constrained, "
+                "create the System with flexibleConstraints=True; a molecule with Lennard-Jones "
+                "parameters and charges only cannot be interpolated"
+            )
+
+
+def _bonds(system: openmm.System) -> Iterator[tuple[int, int]]:
     for force in system.getForces():
         if isinstance(force, openmm.HarmonicBondForce | openmm.CustomBondForce):
             for k in range(force.getNumBonds()):
                 first, second, *_ = force.getBondParameters(k)
                 yield first, second
+
+
+def _constraints(system: openmm.System) -> Iterator[tuple[int, int]]:
+    for k in range(system.getNumConstraints()):
+        first, second, _ = system.getConstraintParameters(k)
+        yield first, second

@@ -79,7 +79,8 @@ def load_input(config: SimulationConfig) -> Structure:
     if config.periodic is False:
         coordinates = coordinates._replace(box=None)
     try:
-        topology, system = _parametrise(files, coordinates)
+        interpolated = config.lambda_interpolate is not None
+        topology, system = _parametrise(files, coordinates, interpolated)
     except InputError:
         raise
     except Exception as error:  # parsers and force fields raise whatever they like
@@ -110,7 +111,7 @@ def _read_coordinates(path: Path, name: str) -> _Coordinates:
 
 
 def _parametrise(
-    files: Sequence[str], coordinates: _Coordinates
+    files: Sequence[str], coordinates: _Coordinates, interpolated: bool
 ) -> tuple[app.Topology, openmm.System]:
     """Return the topology that the force field is for and its System."""
     box = coordinates.box
@@ -118,7 +119,9 @@ def _parametrise(
     settings = {
         "nonbondedMethod": app.NoCutoff if box is None else app.PME,
         "nonbondedCutoff": _CUTOFF * unit.nanometer,
-        "constraints": app.HBonds,  # createMixedSystem removes those of the ML region
+        # createMixedSystem removes those of the ML region, but with them the bonds' energies are
+        # gone, which hold it together at λ = 0
+        "constraints": None if interpolated else app.HBonds,
         "rigidWater": True,
     }
     first = Path(files[0])

@@ -133,7 +133,7 @@ def nonbonded_settings(topology: app.Topology, cutoff: float) -> dict[str, objec
     return {
         "nonbondedMethod": app.NoCutoff if vectors is None else app.PME,
         "nonbondedCutoff": cutoff * unit.nanometer,
-        "constraints": app.HBonds,
+        "constraints": None,  # the time step is the ML region's, and λ = 0 needs its bonds
         "rigidWater": True,
     }
 

@@ -5,12 +5,13 @@
 set -euo pipefail
 time=${1:-0.5 ps}
 windows=${2:-0 0.25 0.5 0.75 1}
-[ -d in-water ] || openmm-nequip prepare alanine-dipeptide.pdb --padding 0.8 \
+[ -d in-water ] || openmm-nequip prepare alanine-dipeptide.pdb --padding 0.8nm \
     --ml-region "not water" --output in-water
 openmm-nequip free-energy in-vacuum.yaml time="$time" --windows "$windows" \
-    output="runs/vacuum-${time// /}"
+    log_interval="5 fs" output="runs/vacuum-${time// /}"
 openmm-nequip free-energy in-water/simulate.yaml time="$time" --windows "$windows" \
-    heating="0.2 ps" equilibration="0.2 ps" ensemble=nvt output="runs/water-${time// /}"
+    heating="0.2 ps" equilibration="0.2 ps" ensemble=nvt log_interval="10 fs" \
+    output="runs/water-${time// /}"
 python - "runs/water-${time// /}" "runs/vacuum-${time// /}" <<'PYTHON'
 import json, sys
 water, vacuum = (json.load(open(f"{folder}/free_energy.json"))["free_energy_kJ_mol"] for folder in sys.argv[1:])

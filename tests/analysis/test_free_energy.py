@@ -68,8 +68,8 @@ def test_correlated_samples_count_less():
 
 
 def test_the_overlap_is_a_probability_and_low_overlap_is_said():
-    series, _ = springs(soft=100, stiff=1e6, lambdas=[0.0, 1.0])
-    result = free_energy([0.0, 1.0], series, TEMPERATURE)
+    series, _ = springs(soft=100, stiff=1e5, count=100, lambdas=[0.0, 1.0])
+    result = free_energy([0.0, 1.0], series, TEMPERATURE, [0.5, 1.0])
     np.testing.assert_allclose(result.overlap.sum(axis=1), 1, rtol=1e-6)
     assert any("put another window" in caution for caution in result.cautions())
 

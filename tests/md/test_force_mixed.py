@@ -246,6 +246,24 @@ def check_forces(context, atoms, size=2e-5):
     context.setPositions(positions)
 
 
+@pytest.mark.parametrize("flexible", [True, False])
+def test_at_lambda_zero_constrained_bonds_have_their_energy(vacuum, potential, flexible):
+    """Constraints go from the region; without bond terms it would fly apart."""
+    constrained = vacuum.forcefield.createSystem(
+        vacuum.topology, rigidWater=True, flexibleConstraints=flexible
+    )
+    if not flexible:
+        with pytest.raises(InputError, match=r"O of residue .*H1 of residue .*flexibleConstraints"):
+            potential.createMixedSystem(vacuum.topology, constrained, ATOMS, interpolate=True)
+        return
+    mixed = potential.createMixedSystem(vacuum.topology, constrained, ATOMS, interpolate=True)
+    free = vacuum.forcefield.createSystem(vacuum.topology, rigidWater=False)
+    energy, forces = evaluate(vacuum.context(mixed, lambda_interpolate=0.0))
+    reference, expected_forces = evaluate(vacuum.context(free))
+    assert energy == pytest.approx(reference, rel=1e-9)
+    np.testing.assert_allclose(forces[ATOMS], expected_forces[ATOMS], atol=1e-6)
+
+
 def test_link_atoms(potential, kind):
     """A cut bond is capped by hydrogen, which the potential sees."""
     mixed, positions = capped_methyl(potential, force=kind)

@@ -171,7 +171,7 @@ def test_simulate_takes_the_folder(ethanol, tmp_path):
         InputError, match=r"no bonded terms for 8 atoms .* atom 1 \(C2 of residue LIG"
     ):
         simulation("ml_region=resname LIG and name C1")
-    with pytest.raises(InputError, match="lambda_interpolate needs a force field with bonded"):
+    with pytest.raises(InputError, match="interpolation needs a force field with all bonds"):
         simulation("lambda_interpolate=0.5")
 
 
