@@ -4,7 +4,7 @@
 #   ./run.sh "1 ns"     for results
 set -euo pipefail
 time=${1:-2 ps}
-[ -d ethanol-in-water ] || openmm-nequip prepare CCO --padding 0.8nm --output ethanol-in-water
+[ -d ethanol-in-water ] || openmm-nequip prepare CCO --output ethanol-in-water
 openmm-nequip simulate ethanol-in-water/simulate.yaml time="$time" \
     heating="1 ps" equilibration="1 ps" trajectory_interval="20 fs" \
     output="runs/ethanol-in-water-${time// /}"

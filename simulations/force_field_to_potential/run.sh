@@ -10,7 +10,7 @@ windows=${2:-0 0.25 0.5 0.75 1}
 openmm-nequip free-energy in-vacuum.yaml time="$time" --windows "$windows" \
     log_interval="5 fs" output="runs/vacuum-${time// /}"
 openmm-nequip free-energy in-water/simulate.yaml time="$time" --windows "$windows" \
-    heating="0.2 ps" equilibration="0.2 ps" ensemble=nvt log_interval="10 fs" \
+    heating="0.2 ps" equilibration="0.2 ps" ensemble=nvt friction=10 log_interval="10 fs" \
     output="runs/water-${time// /}"
 python - "runs/water-${time// /}" "runs/vacuum-${time// /}" <<'PYTHON'
 import json, sys
