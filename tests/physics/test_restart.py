@@ -45,7 +45,7 @@ def test_killed_and_interrupted_runs_go_on_as_if_nothing_had_happened(trained, t
         return process.returncode, output
 
     whole = start("whole")
-    assert whole.communicate(timeout=300)[0].count("plots/overview.png") == 1
+    assert whole.communicate(timeout=300)[0].count("report.html") == 1
     assert whole.returncode == 0
     returncode, _ = stop_after(signal.SIGKILL, 60)
     assert returncode == -signal.SIGKILL
