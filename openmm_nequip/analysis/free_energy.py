@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.units import kB, kJ, mol
 from matplotlib.figure import Figure
 
 from ..errors import InputError
 from ..figures import STYLE, save
+from ..md.reporters import GAS_CONSTANT
 from ..modelfile import write_atomically
 from .observables import block_error, statistical_inefficiency
 from .results import Quantity
 
-GAS_CONSTANT = kB * mol / kJ  # kJ/mol/K
 #: of neighbouring windows, below which a difference is not to be trusted
 #: (Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397 (2015))
 SMALLEST_OVERLAP = 0.03

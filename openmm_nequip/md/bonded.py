@@ -22,7 +22,7 @@ def atoms_without_bonded_terms(topology: Topology, system: openmm.System) -> lis
     system
         Of a force field, not yet of a potential.
     """
-    held = {frozenset(pair) for pair in (*_bonds(system), *_constraints(system))}
+    held = {frozenset(pair) for pair in (*_bonds(system), *constrained_pairs(system))}
     loose: set[int] = set()
     for bond in topology.bonds():
         pair = (bond[0].index, bond[1].index)
@@ -61,7 +61,8 @@ def _bonds(system: openmm.System) -> Iterator[tuple[int, int]]:
                 yield first, second
 
 
-def _constraints(system: openmm.System) -> Iterator[tuple[int, int]]:
+def constrained_pairs(system: openmm.System) -> Iterator[tuple[int, int]]:
+    """Yield the particles of each constraint."""
     for k in range(system.getNumConstraints()):
         first, second, _ = system.getConstraintParameters(k)
         yield first, second

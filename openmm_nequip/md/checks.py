@@ -14,6 +14,7 @@ from openmm import app, unit
 from ..data.neighbors import pair_distances
 from ..errors import InputError
 from ..units import NM
+from .bonded import constrained_pairs
 from .domain import atom_name
 
 _HYDROGEN = 1.008  # Da
@@ -94,11 +95,10 @@ def long_time_step(
     atoms = list(topology.atoms())
     region = set(range(len(atoms)) if ml_atoms is None else ml_atoms)
     found, held, inside = [], set[int](), []
-    for k in range(system.getNumConstraints()):
-        first, second, _ = system.getConstraintParameters(k)
-        held |= {first, second}
-        if first in region and second in region:
-            inside.append((first, second))
+    for pair in constrained_pairs(system):
+        held.update(pair)
+        if region.issuperset(pair):
+            inside.append(pair)
     if inside:
         found.append(
             f"{len(inside)} constraint{'s' * (len(inside) > 1)} inside the ML region "
@@ -155,9 +155,7 @@ def cut_bonds(
         if isinstance(force, openmm.HarmonicBondForce):
             terms = [force.getBondParameters(k) for k in range(force.getNumBonds())]
             bonds |= {(first, second) for first, second, _, strength in terms if strength._value}
-    for k in range(system.getNumConstraints()):
-        first, second, _ = system.getConstraintParameters(k)
-        bonds.add((first, second))
+    bonds.update(constrained_pairs(system))
     sites = [
         system.getVirtualSite(k) for k in range(system.getNumParticles()) if system.isVirtualSite(k)
     ]
@@ -237,17 +235,24 @@ def strong_forces(
     context: openmm.Context, topology: app.Topology, max_force: float = MAX_FORCE
 ) -> list[str]:
     """Find the atom with the largest force, if that is more than `max_force`, kJ/mol/nm."""
+    atom, size = strongest_force(context, topology)
+    if size <= max_force:
+        return []
+    return [
+        f"the force on {atom_name(atom)} is {size:.3g} kJ/mol/nm, more than "
+        f"{max_force:.3g}: minimise first, and look for atoms too close to it"
+    ]
+
+
+def strongest_force(
+    context: openmm.Context, topology: app.Topology
+) -> tuple[app.topology.Atom, float]:
+    """Return the atom with the largest force and its size, kJ/mol/nm; infinite if not a number."""
     forces = context.getState(forces=True).getForces(asNumpy=True)._value
     sizes = np.linalg.norm(forces[: topology.getNumAtoms()], axis=1)
     sizes[~np.isfinite(sizes)] = np.inf
     worst = int(np.argmax(sizes))
-    if sizes[worst] <= max_force:
-        return []
-    atom = list(topology.atoms())[worst]
-    return [
-        f"the force on {atom_name(atom)} is {sizes[worst]:.3g} kJ/mol/nm, more than "
-        f"{max_force:.3g}: minimise first, and look for atoms too close to it"
-    ]
+    return list(topology.atoms())[worst], float(sizes[worst])
 
 
 def _pairs(atoms: Sequence[app.topology.Atom], pairs: Sequence[tuple[int, int]]) -> str:

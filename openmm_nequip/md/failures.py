@@ -7,7 +7,7 @@ import openmm
 from openmm import app, unit
 
 from ..modelfile import write_atomically
-from .checks import close_pairs
+from .checks import close_pairs, strongest_force
 from .domain import atom_name
 from .folder import structure_path, write_structure
 
@@ -51,14 +51,10 @@ def suspects(simulation: app.Simulation, positions: np.ndarray, box: np.ndarray 
                 f"{10 * distance[k]:.2f} Å apart"
             )
     try:
-        forces = simulation.context.getState(forces=True).getForces(asNumpy=True)._value
+        atom, size = strongest_force(simulation.context, topology)
     except openmm.OpenMMException:
         return ""
-    sizes = np.nan_to_num(np.linalg.norm(forces[: len(atoms)], axis=1), nan=np.inf)
-    worst = int(np.argmax(sizes))
-    if sizes[worst] < _STRONG:
-        return ""
-    return f"the force on {atom_name(atoms[worst])} is {sizes[worst]:.3g} kJ/mol/nm"
+    return "" if size < _STRONG else f"the force on {atom_name(atom)} is {size:.3g} kJ/mol/nm"
 
 
 def keep_frames(

@@ -23,12 +23,12 @@ from ..versions import versions
 from .bonded import atoms_without_bonded_terms
 from .choices import Assembled, Choices
 from .domain import domain_and_cutoff
+from .mixed import net_charge
 from .parametrised import is_parametrised, read_parametrised
 from .region import select
 from .solvation import check_width
 
 _SMALL = 100  # atoms; a larger solute is not meant as a whole unless the user says so
-_WHOLE = 0.01  # e; as near as this to an integer is one
 
 _CONFIGURATION = """\
 # {title}
@@ -159,7 +159,7 @@ def prepare(choices: Choices, say: Callable[[str], None] = lambda text: None) ->
             f"describe all of it, and '{selection}' leaves out {len(outside)} of its atoms"
         )
     charges = _charges(system)
-    charge = _check_potential(topology, atoms, charges, choices.potential)
+    charge = _check_potential(topology, system, atoms, choices.potential)
     residues = Counter(residue.name for residue in topology.residues())
     alone = {residue.name for residue in topology.residues() if len(residue) == 1}
     record = assembled.record | {
@@ -214,7 +214,7 @@ def _default_region(assembled: Assembled) -> str:
 
 
 def _check_potential(
-    topology: app.Topology, atoms: list[int], charges: np.ndarray, potential: str | None
+    topology: app.Topology, system: openmm.System, atoms: list[int], potential: str | None
 ) -> int | None:
     """Check elements, charge and box against the potential; return the charge of the region, e.
 
@@ -234,18 +234,17 @@ def _check_potential(
         )
     cuts = sum((bond[0].index in chosen) != (bond[1].index in chosen) for bond in topology.bonds())
     numbers = [members[k].element.atomic_number for k in atoms] + [1] * cuts  # link atoms
-    total = float(charges[atoms].sum())
-    whole = cuts == 0 and abs(total - round(total)) < _WHOLE
+    charge = None if cuts else net_charge(system, atoms)
     domain, r_max = domain_and_cutoff(potential)
     try:
-        domain.check(numbers, round(total) if whole else None)
+        domain.check(numbers, charge)
     except InputError as error:
         raise InputError(
             f"choose another potential or ML region than '{potential or DEFAULT_MODEL}' on these "
             f"{len(atoms)} atoms: {error}"
         ) from None
     check_width(topology, r_max / 10, "the potential's cutoff")
-    return round(total) if whole else None
+    return charge
 
 
 def _nonbonded(system: openmm.System) -> openmm.NonbondedForce:

@@ -23,7 +23,7 @@ from openmm import app, unit
 from ..errors import InputError
 from ..modelfile import write_atomically
 
-_GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
+GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 
 
 class Length(NamedTuple):
@@ -60,7 +60,7 @@ class Reading(NamedTuple):
 
 def temperature_of(kinetic: float, dof: int) -> float:
     """Return K from a kinetic energy in kJ/mol and its number of degrees of freedom."""
-    return 2 * kinetic / (max(dof, 1) * _GAS_CONSTANT)
+    return 2 * kinetic / (max(dof, 1) * GAS_CONSTANT)
 
 
 def density(mass: float, volume: float) -> float:
