@@ -180,7 +180,7 @@ class TrainingConfig(Config):
     batch_size: PositiveInt = 5
     max_epochs: PositiveInt | None = None
     max_time: PositiveFloat | None = None
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "soap"] = "adam"
     learning_rate: PositiveFloat = 0.01
     weight_decay: NonNegativeFloat = 0.0
     amsgrad: bool = True

@@ -13,6 +13,7 @@ from ..data.graph import Graph
 from ..potential import Potential
 from .config import TrainingConfig
 from .loss import QUANTITIES, Loss
+from .soap import SOAP
 
 
 class PotentialModule(LightningModule):
@@ -74,16 +75,20 @@ class PotentialModule(LightningModule):
         loss.backward(inputs=[p for p in self.potential.parameters() if p.requires_grad])
 
     def configure_optimizers(self) -> Optimizer:
-        """Return Adam or AdamW; the learning rate is set by the loop before every step."""
+        """Return the optimizer; the learning rate is set by the loop before every step."""
         config = self.config
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(
-            [p for p in self.potential.parameters() if p.requires_grad],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            amsgrad=config.amsgrad,
-            fused=True,
-        )
+        optimizer: Optimizer
+        if config.optimizer == "soap":
+            optimizer = SOAP(self.potential, config.learning_rate, weight_decay=config.weight_decay)
+        else:
+            kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+            optimizer = kind(
+                [p for p in self.potential.parameters() if p.requires_grad],
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                amsgrad=config.amsgrad,
+                fused=True,
+            )
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
             self.optimizer_state = None

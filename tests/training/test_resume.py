@@ -92,10 +92,13 @@ def logged(output: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "minutes"), [("cosine", 5.0), ("plateau", 1e-9)], ids=["epoch", "mid-epoch"]
+    ("schedule", "minutes", "optimizer"),
+    [("cosine", 5.0, "adam"), ("plateau", 1e-9, "adam"), ("plateau", 1e-9, "soap")],
+    ids=["epoch", "mid-epoch", "soap"],
 )
-def test_killed_run_goes_on_exactly(tmp_path, config_file, schedule, minutes):
+def test_killed_run_goes_on_exactly(tmp_path, config_file, schedule, minutes, optimizer):
     overrides = (
+        f"training.optimizer={optimizer}",
         f"training.schedule={schedule}",
         "training.schedule_patience=0",
         f"training.checkpoint_minutes={minutes}",

@@ -253,9 +253,13 @@ def test_separate_files_and_duplicates(tmp_path, cluster_file):
         train(settings, tmp_path / "other")
 
 
-def test_divergence_is_said(tmp_path, cluster_file):
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_divergence_is_said(tmp_path, cluster_file, optimizer):
     with pytest.raises(InputError, match="diverged"):
-        train(config(cluster_file, {"learning_rate": 1e30}), tmp_path / "run")
+        train(
+            config(cluster_file, {"learning_rate": 1e30, "optimizer": optimizer}),
+            tmp_path / "run",
+        )
 
 
 @pytest.mark.parametrize(

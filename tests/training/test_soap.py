@@ -1,0 +1,122 @@
+"""SOAP is Adam in the eigenbasis of the gradients' averages, for every matrix of the weights."""
+
+import math
+
+import pytest
+import torch
+from e3nn.o3 import Irreps
+from torch import nn
+
+from openmm_nequip.nn.linear import EquivariantLinear, SelfConnection
+from openmm_nequip.training.soap import SOAP, matrices
+
+
+class Weights(nn.Module):
+    """One parameter, of which a test says the gradients."""
+
+    def __init__(self, values: torch.Tensor):
+        super().__init__()
+        self.values = nn.Parameter(values.clone())
+
+    def follow(self, optimizer: torch.optim.Optimizer, gradients: list[torch.Tensor]) -> None:
+        for gradient in gradients:
+            self.values.grad = gradient.clone()
+            optimizer.step()
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def gradients(*shape: int, count: int = 27) -> list[torch.Tensor]:
+    return [normal(*shape, seed=k) for k in range(count)]
+
+
+def orthogonal(n: int, seed: int) -> torch.Tensor:
+    return torch.linalg.qr(normal(n, n, seed=seed))[0]
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 3, 4)])
+def test_steps_do_not_depend_on_the_basis_of_the_channels(shape):
+    """With gradients U G, the steps are U times those with G, whatever the orthogonal U."""
+    turns = [orthogonal(n, seed=50 + n) for n in shape]
+
+    def turned(tensor: torch.Tensor) -> torch.Tensor:
+        for turn in turns:
+            tensor = torch.tensordot(tensor, turn, dims=([0], [1]))
+        return tensor
+
+    start = normal(*shape, seed=99)
+    plain, other = Weights(start), Weights(turned(start))
+    plain.follow(SOAP(plain, lr=0.1), gradients(*shape))
+    other.follow(SOAP(other, lr=0.1), [turned(g) for g in gradients(*shape)])
+    assert (plain.values - start).abs().max() > 0.5
+    torch.testing.assert_close(other.values, turned(plain.values), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "rate"), [((6,), 0.1), ((6, 5), 1.0)])
+def test_without_a_basis_it_is_adam(shape, rate):
+    """Vectors, and indices longer than `largest`; the first gradient only starts the averages."""
+    ours, reference = Weights(normal(*shape, seed=99)), Weights(normal(*shape, seed=99))
+    adam = torch.optim.Adam(reference.parameters(), lr=0.1 * rate, betas=(0.9, 0.99))
+    ours.follow(SOAP(ours, lr=0.1, largest=4), gradients(*shape))
+    reference.follow(adam, gradients(*shape)[1:])
+    torch.testing.assert_close(ours.values, reference.values, rtol=0, atol=1e-9)
+
+
+def test_weights_decay():
+    ours = Weights(normal(6, 5, seed=99))
+    before = ours.values.detach().clone()
+    zeros = [torch.zeros(6, 5, dtype=torch.float64)] * 5
+    ours.follow(SOAP(ours, lr=0.1, weight_decay=0.5), zeros)
+    torch.testing.assert_close(ours.values, before * 0.95**4, rtol=1e-12, atol=0)
+
+
+def test_a_skew_valley_is_followed_where_adam_zigzags():
+    """f(W) = |A W B|², with condition numbers of 1000 along axes that are not those of W."""
+    stiffness = torch.logspace(0, 1.5, 12, dtype=torch.float64)
+    a = orthogonal(12, 1) * stiffness @ orthogonal(12, 2)
+    b = orthogonal(12, 3) * stiffness @ orthogonal(12, 4)
+
+    def final(kind) -> float:
+        weights = Weights(normal(12, 12, seed=9))
+        optimizer = kind(weights)
+        steps = 200
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimizer.zero_grad()
+            loss = (a @ weights.values @ b).square().sum()
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    assert final(lambda w: SOAP(w, lr=0.1)) < 1e-3 * final(
+        lambda w: torch.optim.Adam(w.parameters(), lr=0.1, betas=(0.9, 0.99))
+    )
+
+
+def test_every_weight_of_the_maps_is_in_one_matrix():
+    full, some = Irreps("6x0e+4x1o+2x2e"), Irreps("5x0e+3x2e+7x3o")
+    maps = nn.ModuleList(
+        [EquivariantLinear(full, Irreps("3x0e+8x2e")), SelfConnection(full, 4, some)]
+    )
+    found = matrices(maps)
+    assert [shape for _, shape in found[maps[0].weight]] == [(6, 3), (2, 8)]
+    assert [shape for _, shape in found[maps[1].weight]] == [(6, 4, 5), (2, 4, 3)]
+    for weight, blocks in found.items():
+        ends = [start + math.prod(shape) for start, shape in blocks]
+        assert [start for start, _ in blocks] == [0, *ends[:-1]]
+        assert ends[-1] == weight.numel()
+
+
+def test_a_matrix_in_a_flat_weight_is_optimised_as_if_alone():
+    linear = EquivariantLinear(Irreps("6x0e+4x1o"), Irreps("5x0e+3x1o")).double()
+    alone = Weights(linear.weight[30:].detach().view(4, 3))
+    optimizer = SOAP(linear, lr=0.1)
+    alone.follow(SOAP(alone, lr=0.1), gradients(4, 3))
+    for first, second in zip(gradients(30), gradients(4, 3), strict=True):
+        linear.weight.grad = torch.cat([first, second.flatten()])
+        optimizer.step()
+    torch.testing.assert_close(linear.weight[30:].view(4, 3), alone.values, rtol=0, atol=1e-9)
