@@ -18,23 +18,18 @@ from ..nn.linear import EquivariantLinear, SelfConnection
 _VECTOR_RATE = 0.1
 
 
-def matrices(module: nn.Module) -> dict[Tensor, list[tuple[int, tuple[int, ...]]]]:
-    """Return where the matrices are in the flat weights of equivariant maps.
+def matrices(module: nn.Module) -> dict[Tensor, list[tuple[int, ...]]]:
+    """Return the shapes of the matrices that follow each other in flat weights.
 
-    Returns
-    -------
-    dict
-        For each weight its matrices: the first element and the shape of each. There is one for
-        each irrep, since channels of different irreps do not mix; those of a self-connection have
-        a third index.
+    There is one for each irrep, since channels of different irreps do not mix; those of a
+    self-connection have a third index.
     """
-    found: dict[Tensor, list[tuple[int, tuple[int, ...]]]] = {}
+    found: dict[Tensor, list[tuple[int, ...]]] = {}
     for part in module.modules():
         if isinstance(part, EquivariantLinear):
-            found[part.weight] = [(start, (m, n)) for _, _, m, n, start in part.paths]
+            found[part.weight] = [(m, n) for _, _, m, n, _ in part.paths]
         elif isinstance(part, SelfConnection):
-            v = part.num_attributes
-            found[part.weight] = [(start, (m, v, n)) for _, _, m, n, start in part.paths if m]
+            found[part.weight] = [(m, part.num_attributes, n) for _, _, m, n, _ in part.paths if m]
     return found
 
 
@@ -99,10 +94,10 @@ class SOAP(Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        shapes = self.matrices.get(parameter, [(0, tuple(parameter.shape))])
+        shapes = self.matrices.get(parameter, [tuple(parameter.shape)])
         state = self.state[parameter]
         if not state:
-            state["step"] = 0
+            state["step"] = -1
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)  # along the eigenvectors
             state["covariances"] = [
@@ -110,57 +105,53 @@ class SOAP(Optimizer):
                     parameter.new_zeros(n, n) if len(shape) > 1 and n <= self.largest else None
                     for n in shape
                 ]
-                for _, shape in shapes
+                for shape in shapes
             ]
-            state["bases"] = []
+            state["bases"] = [[None] * len(shape) for shape in shapes]
         state["step"] += 1
-        parts = [
-            [
-                t.view(-1)[start : start + math.prod(shape)].view(shape)
-                for t in (parameter, gradient.contiguous(), state["mean"], state["square"])
-            ]
-            for start, shape in shapes
-        ]
-        for (_, g, _, _), covariances in zip(parts, state["covariances"], strict=True):
+        step = state["step"]
+        rate = lr
+        if parameter.dim() == 1 and parameter not in self.matrices:
+            rate *= _VECTOR_RATE
+
+        tensors = parameter, gradient, state["mean"], state["square"]
+        for weight, g, mean, square, covariances, bases in zip(
+            *(_split(t, shapes) for t in tensors), state["covariances"], state["bases"], strict=True
+        ):
             for k, covariance in enumerate(covariances):
                 if covariance is not None:
                     rows = g.movedim(k, 0).flatten(1)
                     covariance.lerp_(rows @ rows.T, 1.0 - self.basis_beta)
-        step = state["step"] - 1
-        if step == 0:
-            state["bases"] = [
-                [None if c is None else _eigenvectors(c) for c in covariances]
-                for covariances in state["covariances"]
-            ]
-            return
-
-        beta_1, beta_2 = self.betas
-        rate = lr / (1.0 - beta_1**step)
-        if parameter.dim() == 1 and parameter not in self.matrices:
-            rate *= _VECTOR_RATE
-        for (weight, g, mean, square), bases in zip(parts, state["bases"], strict=True):
-            rotated = _rotate(g, bases)
-            mean.lerp_(g, 1.0 - beta_1)
-            square.mul_(beta_2).addcmul_(rotated, rotated, value=1.0 - beta_2)
-            scale = (square / (1.0 - beta_2**step)).sqrt_().add_(1e-8)
-            change = _rotate(_rotate(mean, bases) / scale, bases, back=True)
+            if step == 0:
+                bases[:] = [None if c is None else _eigenvectors(c) for c in covariances]
+                continue
+            along = _rotate(g, bases)
+            mean.lerp_(g, 1.0 - self.betas[0])
+            square.lerp_(along * along, 1.0 - self.betas[1])
+            m = _rotate(mean, bases) / (1.0 - self.betas[0] ** step)
+            v = square / (1.0 - self.betas[1] ** step)
+            change = _rotate(m / (v.sqrt_() + 1e-8), bases, back=True)
             weight.mul_(1.0 - lr * self.weight_decay).sub_(change, alpha=rate)
-        if step % self.basis_interval == 0:
-            for part, covariances, bases in zip(
-                parts, state["covariances"], state["bases"], strict=True
-            ):
+            if step % self.basis_interval == 0:
                 for k, covariance in enumerate(covariances):
                     if covariance is not None:
-                        bases[k] = _turned(bases[k], covariance, part[-1], k)
+                        bases[k] = _turned(bases[k], covariance, square, k)
+
+
+def _split(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """Return views of tensors that follow each other in memory."""
+    parts = flat.view(-1).split([math.prod(shape) for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _rotate(tensor: Tensor, bases: list[Tensor | None], back: bool = False) -> Tensor:
     """Contract each index in turn with the first one of its basis, or the second to go back."""
-    for basis in bases:  # each contraction moves the next index to the front
-        if basis is None:
-            tensor = tensor.movedim(0, -1)
-        else:
-            tensor = torch.tensordot(tensor, basis, dims=([0], [1 if back else 0]))
+    for basis in bases:
+        first, *others = tensor.shape
+        turned = tensor.reshape(first, -1).T  # the next index comes to the front
+        if basis is not None:
+            turned = turned @ (basis.T if back else basis)
+        tensor = turned.reshape(*others, first)
     return tensor
 
 
