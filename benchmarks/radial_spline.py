@@ -58,7 +58,11 @@ def configuration(molecule: str, radial: str, seed: int, epochs: int) -> TrainCo
             "n_test": 500,
         },
         "model": NETWORK | RADIAL[radial],
-        "training": {"max_epochs": epochs, "val_interval": max(1, epochs // 20)},
+        "training": {
+            "max_epochs": epochs,
+            "val_interval": max(1, epochs // 20),
+            "loss": "mse",
+        },
     }
     return parse_config(TrainConfig, values, where=__file__)
 

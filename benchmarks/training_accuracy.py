@@ -97,6 +97,7 @@ def _ours(
             "max_epochs": epochs,
             "val_interval": epochs,
             "schedule": "constant",
+            "loss": "mse",
         },
     }
     train(parse_config(TrainConfig, values, where=__file__), place)

@@ -140,7 +140,9 @@ class TrainingConfig(Config):
         Stop after this much training time, however often interrupted: seconds, ``'90min'``,
         ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.
     optimizer, learning_rate, weight_decay, amsgrad
-        Adam or AdamW and its parameters.
+        ``'adam'``, ``'adamw'``, or ``'soap'``: Adam along the principal axes of the gradients, for
+        sets that are too large to train until nothing changes any more; its learning rates are
+        five to ten times those of Adam. `amsgrad` is for Adam and AdamW.
     schedule
         ``'cosine'`` to `min_learning_rate` at the end of the run; ``'plateau'``: times
         `schedule_factor` when the validation loss has not improved for more than
@@ -190,9 +192,9 @@ class TrainingConfig(Config):
     schedule_patience: NonNegativeInt = 25
     schedule_step_epochs: PositiveInt = 100
     warmup_epochs: NonNegativeFloat = 0.0
-    loss: Literal["mse", "huber"] = "mse"
+    loss: Literal["mse", "huber"] = "huber"
     loss_weights: LossWeights = LossWeights()
-    huber_delta: PositiveFloat = 0.01
+    huber_delta: PositiveFloat = 0.02
     ema_decay: float = Field(default=0.99, ge=0.0, lt=1.0)
     gradient_clip: PositiveFloat | None = None
     early_stopping: PositiveInt | None = None
