@@ -1,10 +1,8 @@
 """The run folder: who may write into it, and what a run must have in common to go on in it."""
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,25 +33,6 @@ FREE_TO_CHANGE = {
 _BY_CONTENT = {"structure", "potential", "force_field"}
 _PDB_ATOMS = 99_999
 _ELSEWHERE = "give another output= or remove the folder"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other run out of the folder; the system lifts the lock of a killed process.
-
-    Raises
-    ------
-    InputError
-        Another process is running in the folder.
-    """
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"another process is running in '{folder}': wait for it, or give another output="
-            ) from None
-        yield
 
 
 def fingerprints(config: SimulationConfig, structure: Structure) -> dict[str, str]:

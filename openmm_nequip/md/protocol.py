@@ -1,15 +1,17 @@
 """Molecular dynamics from a configuration: new runs, those that go on, replicas, windows."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import openmm
 
 from ..errors import InputError
+from ..locks import lock
 from .checkpoint import Checkpoint
 from .config import SimulationConfig
-from .folder import describe, find_checkpoint, fingerprints, is_finished, locked
+from .folder import describe, find_checkpoint, fingerprints, is_finished
 from .interrupt import Stop
 from .loop import Run
 from .preparation import build_simulation
@@ -127,7 +129,7 @@ def _run_one(
 ) -> Result:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder), Stop().listening() as stop:
+        with lock(folder, "running"), _tidy(folder), Stop().listening() as stop:
             inputs = fingerprints(config, structure)
             checkpoint = find_checkpoint(config, folder, inputs)
             simulation = build_simulation(config, structure)
@@ -146,6 +148,18 @@ def _run_one(
             f"the disk is full ({error.strerror}): cannot write in '{folder}'; "
             f"{_saved_so_far(folder)}"
         ) from error
+
+
+@contextmanager
+def _tidy(folder: Path) -> Iterator[None]:
+    """Remove the folder of a run that was refused before it wrote anything."""
+    try:
+        yield
+    except InputError:
+        if [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()
+        raise
 
 
 def _saved_so_far(folder: Path) -> str:

@@ -1,7 +1,6 @@
 """The run folder: what is in it, and the promise that no result is ever overwritten."""
 
 import csv
-import fcntl
 import io
 import json
 from contextlib import suppress
@@ -13,6 +12,7 @@ import yaml
 
 from ..data.splits import Split
 from ..errors import InputError
+from ..locks import lock
 from ..modelfile import write_atomically
 
 #: Keys that may differ when an unfinished run goes on; all others would mix two experiments.
@@ -73,17 +73,7 @@ class RunFolder:
             )
         if writes:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            self._acquire()
-
-    def _acquire(self) -> None:
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise InputError(f"another process is training in '{self.path}'") from None
-        except OSError:  # a file system without locks
-            pass
+            self._lock = lock(self.path, "training")
 
     def release(self) -> None:
         """Let other processes use the folder."""

@@ -21,9 +21,9 @@ from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.config import parse_config
 from openmm_nequip.errors import InputError
 from openmm_nequip.kernels.engine import set_num_threads
+from openmm_nequip.locks import lock
 from openmm_nequip.md import protocol
 from openmm_nequip.md.config import SimulationConfig
-from openmm_nequip.md.folder import locked
 from openmm_nequip.md.preparation import build_simulation, set_velocities
 from openmm_nequip.md.protocol import Progress, Result, run
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
@@ -225,7 +225,7 @@ def test_a_shortened_trajectory_is_noticed(configure, tmp_path):
 
 
 def test_one_process_at_a_time(configure, tmp_path):
-    with locked(tmp_path), pytest.raises(InputError, match="another process"):
+    with lock(tmp_path, "running"), pytest.raises(InputError, match="another process"):
         ethanol_run(configure(), tmp_path)
 
 
@@ -291,6 +291,7 @@ def test_bad_coordinates_are_one_clear_line(configure, tmp_path):
 def test_npt_needs_a_box(configure, tmp_path):
     with pytest.raises(InputError, match="'npt' needs a periodic structure"):
         ethanol_run(configure(ensemble="npt"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("trajectory", ["dcd", "xtc"])
