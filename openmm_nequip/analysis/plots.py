@@ -7,6 +7,8 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +259,23 @@ def save_plots(title: str, pictures: Sequence[Picture], folder: Path) -> list[Pa
             paths.append(folder / f"{picture.name}.png")
             save(figure, paths[-1])
     return paths
+
+
+def on_same_axes(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return pictures of the same thing with the limits that show all of each."""
+    limits = []
+    with context(dict(STYLE)):
+        for picture in pictures:
+            ax = Figure().subplots()
+            picture.draw(ax)
+            limits.append([ax.get_xlim(), ax.get_ylim()])
+    low, high = np.min(limits, axis=(0, 2)), np.max(limits, axis=(0, 2))
+
+    def draw(ax: Axes, picture: Picture) -> None:
+        picture.draw(ax)
+        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+
+    return [replace(picture, draw=partial(draw, picture=picture)) for picture in pictures]
 
 
 def to_svg(picture: Picture) -> str:

@@ -1,6 +1,7 @@
 """``report.html``: one file with everything, for any browser, without a network."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,7 +9,7 @@ from markupsafe import Markup
 
 from ..modelfile import write_atomically
 from ..versions import versions
-from .plots import to_svg
+from .plots import on_same_axes, to_svg
 from .replicas import Combined, scattered, table
 from .scene import scene, scene_text
 from .summary import Analysis, description
@@ -53,9 +54,26 @@ def save_combined_report(folder: Path, analyses: list[Analysis], found: list[Com
         analyses=analyses,
         rows=table(found),
         cautions=scattered(found),
+        comparisons=_comparisons(analyses),
         version=_version(),
     )
     return _write(folder, page)
+
+
+def _comparisons(analyses: list[Analysis]) -> list[tuple[str, list[tuple[str, str, Markup]]]]:
+    """Return the pictures that all replicas have: a title, and name, caption and SVG of each."""
+    found = []
+    for first in analyses[0].pictures:
+        same = [p for analysis in analyses for p in analysis.pictures if p.name == first.name]
+        if len(same) < len(analyses):
+            continue
+        panels = []
+        for analysis, picture in zip(analyses, on_same_axes(same), strict=True):
+            name = analysis.run.folder.name
+            own = replace(picture, name=f"{picture.name}-{name}")  # parts of an SVG have global ids
+            panels.append((name, picture.caption, Markup(to_svg(own))))
+        found.append((first.title, panels))
+    return found
 
 
 def _source(name: str) -> str:

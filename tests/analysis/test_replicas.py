@@ -1,14 +1,16 @@
 """Several runs: means, scatter and what does not fit."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from openmm_nequip.analysis import plots
 from openmm_nequip.analysis.replicas import combine, find_replicas, scattered
-from openmm_nequip.analysis.results import Quantity
+from openmm_nequip.analysis.results import Picture, Quantity
 from openmm_nequip.analysis.summary import analyze
 from openmm_nequip.cli import app, commands  # noqa: F401
 from openmm_nequip.md.structure import load_structure
@@ -80,3 +82,18 @@ def test_the_command_makes_reports_of_each_and_of_all(tmp_path, monkeypatch):
     page = (tmp_path / "report.html").read_text()
     assert 'href="replica-2/report.html"' in page
     assert "± " in page
+    shared = analyze(tmp_path / "replica-1").pictures
+    assert page.count("<figure") == page.count("<svg ") == 2 * len(shared) > 4
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_pictures_of_replicas_have_the_same_axes():
+    def picture(low: float, high: float) -> Picture:
+        return Picture("x", "X", "", lambda ax: ax.set(xlim=(0, high), ylim=(low, high)))
+
+    for shown in plots.on_same_axes([picture(-3.0, 1.0), picture(0.0, 5.0)]):
+        ax = Figure().subplots()
+        shown.draw(ax)
+        assert (ax.get_xlim(), ax.get_ylim()) == ((0.0, 5.0), (-3.0, 5.0))
