@@ -11,11 +11,10 @@ from openmm import app, unit
 
 from ..errors import InputError
 from .config import SimulationConfig
+from .parameter_files import PARAMETERS, kind, read_coordinates, read_parameters
 from .serialization import load_system
 from .structure import Structure, find_structure, load_structure
 
-_AMBER = (".prmtop", ".parm7", ".prm7")
-_AMBER_COORDINATES = (".inpcrd", ".rst7", ".restrt", ".ncrst", ".rst")
 _CUTOFF = 1.0  # nm
 _ONES_OWN = (
     openmm.MonteCarloBarostat,
@@ -73,7 +72,7 @@ def load_input(config: SimulationConfig) -> Structure:
         return structure if config.periodic is None else structure.periodic(config.periodic)
     given = config.force_field
     files = [given] if isinstance(given, str) else list(given)
-    coordinates = _read_coordinates(Path(config.structure), config.structure)
+    coordinates = _read_coordinates(config.structure)
     if config.periodic and coordinates.box is None:
         raise InputError("'periodic: true', but the structure has no box")
     if config.periodic is False:
@@ -92,21 +91,15 @@ def load_input(config: SimulationConfig) -> Structure:
     return _together(config, topology, system, coordinates)
 
 
-def _read_coordinates(path: Path, name: str) -> _Coordinates:
-    suffix = path.suffix.lower()
-    if suffix not in (*_AMBER_COORDINATES, ".gro"):
+def _read_coordinates(name: str) -> _Coordinates:
+    if kind(name) not in ("inpcrd", "gro"):
         structure = load_structure(name)
         return _Coordinates(structure.positions, structure.box, structure.topology)
     try:
-        file = app.GromacsGroFile(name) if suffix == ".gro" else app.AmberInpcrdFile(name)
-        positions = np.array(file.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-        vectors = file.getPeriodicBoxVectors() if suffix == ".gro" else file.boxVectors
+        positions, box = read_coordinates(name)
     except Exception as error:
         raise InputError(f"cannot read '{name}': {' '.join(f'{error}'.split())}") from None
-    box = None if vectors is None else np.array(vectors.value_in_unit(unit.nanometer))
-    if box is not None and not np.diag(box).all():  # GROMACS writes zeros for no box
-        box = None
-    topology = mdtraj.load_topology(name).to_openmm() if suffix == ".gro" else None
+    topology = mdtraj.load_topology(name).to_openmm() if kind(name) == "gro" else None
     return _Coordinates(positions, box, topology)
 
 
@@ -125,14 +118,10 @@ def _parametrise(
         "rigidWater": True,
     }
     first = Path(files[0])
-    source: app.AmberPrmtopFile | app.GromacsTopFile
-    if len(files) == 1 and first.suffix.lower() in (*_AMBER, ".top"):
+    if len(files) == 1 and first.suffix.lower() in PARAMETERS:
         if not first.is_file():
             raise InputError(f"force field '{first}' does not exist")
-        if first.suffix.lower() in _AMBER or first.read_text().startswith("%VERSION"):
-            source = app.AmberPrmtopFile(str(first), periodicBoxVectors=vectors)
-        else:
-            source = app.GromacsTopFile(str(first), periodicBoxVectors=vectors)
+        source = read_parameters(first, box)
         return source.topology, source.createSystem(**settings)
     topology = coordinates.topology
     if topology is None:

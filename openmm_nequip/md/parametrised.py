@@ -2,20 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
-from openmm import app, unit
-
 from ..errors import InputError
 from .choices import Assembled, Choices
+from .parameter_files import kind, read_coordinates, read_parameters
 from .solvation import nonbonded_settings
-
-_AMBER_COORDINATES = (".inpcrd", ".rst7", ".rst", ".restrt", ".crd")
 
 
 def is_parametrised(choices: Choices) -> bool:
     """Whether one of the files holds the parameters of its system."""
     return choices.coordinates is not None or (
-        Path(choices.source).is_file() and _kind(choices.source) is not None
+        Path(choices.source).is_file() and kind(choices.source) is not None
     )
 
 
@@ -32,7 +28,7 @@ def read_parametrised(choices: Choices) -> Assembled:
     for file in files:
         if not Path(file).is_file():
             raise InputError(f"file '{file}' does not exist")
-    pair = {_kind(file): file for file in files}
+    pair = {kind(file): file for file in files}
     asked = {
         "ligands": choices.ligands, "charges": choices.charges, "salt": choices.salt,
         "force fields": choices.force_fields, "water": choices.water,
@@ -45,10 +41,9 @@ def read_parametrised(choices: Choices) -> Assembled:
                 f"out {what}, and solvate it with the program that has made it"
             )
     try:
-        if set(pair) == {"prmtop", "inpcrd"}:
-            return _amber(pair["prmtop"], pair["inpcrd"], choices.cutoff)
-        if set(pair) == {"top", "gro"}:
-            return _gromacs(pair["top"], pair["gro"], choices.cutoff)
+        for parameters, coordinates in (("prmtop", "inpcrd"), ("top", "gro")):
+            if set(pair) == {parameters, coordinates}:
+                return _assemble(pair[parameters], pair[coordinates], choices.cutoff)
     except InputError:
         raise
     except Exception as error:  # parsers raise whatever they like on a damaged file
@@ -60,44 +55,14 @@ def read_parametrised(choices: Choices) -> Assembled:
     )
 
 
-def _kind(file: str) -> str | None:
-    """Return 'prmtop', 'inpcrd', 'top' or 'gro', and `None` for other files."""
-    suffix = Path(file).suffix.lower()
-    if suffix in (".prmtop", ".parm7", ".prm7"):
-        return "prmtop"
-    if suffix in (".top", ".itp"):  # Amber's may be called so too
-        with open(file, errors="replace") as opened:
-            return "prmtop" if opened.read(8) == "%VERSION" else "top"
-    if suffix in _AMBER_COORDINATES:
-        return "inpcrd"
-    return "gro" if suffix == ".gro" else None
-
-
-def _amber(parameters: str, coordinates: str, cutoff: float) -> Assembled:
-    inpcrd = app.AmberInpcrdFile(coordinates)
-    prmtop = app.AmberPrmtopFile(parameters, periodicBoxVectors=inpcrd.boxVectors)
-    return _with_system(prmtop, inpcrd.getPositions(), cutoff, [parameters, coordinates])
-
-
-def _gromacs(parameters: str, coordinates: str, cutoff: float) -> Assembled:
-    gro = app.GromacsGroFile(coordinates)
-    top = app.GromacsTopFile(parameters, periodicBoxVectors=gro.getPeriodicBoxVectors())
-    top.topology.createStandardBonds()  # rigid water has none there
-    return _with_system(top, gro.getPositions(), cutoff, [parameters, coordinates])
-
-
-def _with_system(
-    file: app.AmberPrmtopFile | app.GromacsTopFile,
-    positions: unit.Quantity,
-    cutoff: float,
-    files: list[str],
-) -> Assembled:
+def _assemble(parameters: str, coordinates: str, cutoff: float) -> Assembled:
+    positions, box = read_coordinates(coordinates)
+    file = read_parameters(parameters, box)
     count = file.topology.getNumAtoms()
     if len(positions) != count:
         raise InputError(
-            f"'{files[0]}' has {count} atoms and '{files[1]}' {len(positions)}: they do not belong "
-            "together"
+            f"'{parameters}' has {count} atoms and '{coordinates}' {len(positions)}: they do not "
+            "belong together"
         )
     system = file.createSystem(**nonbonded_settings(file.topology, cutoff))
-    placed = np.array(positions.value_in_unit(unit.nanometer))
-    return Assembled(file.topology, placed, system, record={"force_fields": files[:1]})
+    return Assembled(file.topology, positions, system, record={"force_fields": [parameters]})
