@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .potential import Potential
 
 SCHEMA_VERSION = 1
-DEFAULT_MODEL = "ethanol-pbe"
+DEFAULT_MODEL = "organic-small"
 _KEY = "openmm-nequip"  # of the JSON document among the header's strings
 _UNITS = {"energy": "eV", "length": "Å", "stress": "eV/Å³"}
 

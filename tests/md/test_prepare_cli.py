@@ -34,10 +34,10 @@ def test_shortest_command(tmp_path):
 
 
 def test_nothing_is_left_of_a_failure(tmp_path):
-    result = openmm_nequip("prepare", "CCl", "--output", "x", cwd=tmp_path)
+    result = openmm_nequip("prepare", "CBr", "--output", "x", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "not trained on Cl" in result.stderr
+    assert "not trained on Br" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from openmm_nequip.modelfile import DEFAULT_MODEL, find_model, load_file
-
 STUDIES = Path(__file__).parents[2] / "simulations"
 CASES = {
     "ethanol_vacuum": (["python", "run.py"], ["ethanol.dcd", "ethanol.csv"]),
@@ -28,7 +26,6 @@ CASES = {
         ["runs/vacuum-0.2ps/free_energy.json", "runs/water-0.2ps/free_energy.png"],
     ),
 }
-PEPTIDES = {"alanine_dipeptide_in_water", "torsion_profile", "force_field_to_potential"}
 
 
 def test_every_study_is_run():
@@ -38,9 +35,6 @@ def test_every_study_is_run():
 @pytest.mark.slow
 @pytest.mark.parametrize("study", CASES)
 def test_study(study, tmp_path):
-    known = load_file(find_model(DEFAULT_MODEL)).elements
-    if study in PEPTIDES and "N" not in known:
-        pytest.skip(f"the default potential, {DEFAULT_MODEL}, knows no nitrogen")
     command, files = CASES[study]
     shutil.copytree(STUDIES, tmp_path / "simulations")
     folder = tmp_path / "simulations" / study

@@ -44,7 +44,7 @@ def loss_of(config: TrainingConfig, **kinds: bool) -> float:
 
 def test_mse_is_the_weighted_sum_of_means_over_labels():
     weights = LossWeights(energy=3.0, forces=5.0, stress=7.0)
-    config = TrainingConfig(loss_weights=weights)
+    config = TrainingConfig(loss="mse", loss_weights=weights)
     energy = (1.0 / 2) ** 2
     forces = (1.0 + 4.0) / 6
     stress = 0.1**2
@@ -64,7 +64,7 @@ def test_huber_is_quadratic_below_delta_and_linear_above():
 
 def test_missing_labels_have_no_gradient():
     output, targets = batch()
-    loss = Loss(TrainingConfig())
+    loss = Loss(TrainingConfig(loss="mse"))
     terms = loss.terms(output, targets)
     loss.total(terms.penalty, terms.labels).backward()
     assert output.energy.grad.tolist() == [2 * 0.5 / 2, 0.0]
