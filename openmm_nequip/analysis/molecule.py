@@ -112,7 +112,7 @@ def _add_torsions(run: Run, section: Section, steady: int, bonds: np.ndarray) ->
             section.quantities.append(share)
         section.pictures.append(
             Picture("torsions", "Torsions",
-                    f"Distributions of the {len(keys)} torsion angles about bonds that can turn: "
+                    f"Distributions of the torsion angles about bonds that can turn, {len(keys)}: "
                     + ", ".join(keys[:_TORSIONS]) + ".",
                     partial(draw_torsions, angles=found))
         )  # fmt: skip
