@@ -141,8 +141,8 @@ class TrainingConfig(Config):
         ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.
     optimizer, learning_rate, weight_decay, amsgrad
         ``'adam'``, ``'adamw'``, or ``'soap'``: Adam along the principal axes of the gradients, for
-        sets that are too large to train until nothing changes any more; its learning rates are
-        five to ten times those of Adam. `amsgrad` is for Adam and AdamW.
+        sets that are too large to train until nothing changes any more; its learning rate is 0.05
+        if left out. `amsgrad` is for Adam and AdamW.
     schedule
         ``'cosine'`` to `min_learning_rate` at the end of the run; ``'plateau'``: times
         `schedule_factor` when the validation loss has not improved for more than
@@ -208,6 +208,13 @@ class TrainingConfig(Config):
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
     num_threads: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learning_rate_of_soap(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("optimizer") == "soap":
+            return {"learning_rate": 0.05, **values}
+        return values
 
     @field_validator("max_time", mode="before")
     @classmethod
