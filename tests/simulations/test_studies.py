@@ -1,4 +1,4 @@
-"""The studies under simulations/ run as their pages say, in their short form or shorter."""
+"""The studies under simulations/ run as their pages say, in their short form."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ STUDIES = Path(__file__).parents[2] / "simulations"
 CASES = {
     "ethanol_vacuum": (["python", "run.py"], ["ethanol.dcd", "ethanol.csv"]),
     "ethanol_in_water": (
-        ["./run.sh", "0.1 ps"],
-        ["ethanol-in-water/prepared.json", "runs/ethanol-in-water-0.1ps/report.html"],
+        ["./run.sh"],
+        ["ethanol-in-water/prepared.json", "runs/ethanol-in-water-2ps/report.html"],
     ),
     "alanine_dipeptide_in_water": (
-        ["python", "run.py", "--picoseconds", "0.2"],
+        ["python", "run.py"],
         ["trajectory.dcd", "ramachandran.png"],
     ),
-    "torsion_profile": (["python", "run.py", "--step", "60"], ["profiles.png", "profiles.csv"]),
-    "metadynamics": (["python", "run.py", "--picoseconds", "1"], ["profile.png", "profile.csv"]),
+    "torsion_profile": (["python", "run.py"], ["profiles.png", "profiles.csv"]),
+    "metadynamics": (["python", "run.py"], ["profile.png", "profile.csv"]),
     "force_field_to_potential": (
-        ["./run.sh", "0.2 ps", "0 0.5 1"],
-        ["runs/vacuum-0.2ps/free_energy.json", "runs/water-0.2ps/free_energy.png"],
+        ["./run.sh"],
+        ["runs/vacuum-0.5ps/free_energy.json", "runs/water-0.5ps/free_energy.png"],
     ),
 }
 
