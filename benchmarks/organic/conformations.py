@@ -114,7 +114,7 @@ def bend_and_stretch(
 
 
 def dynamics(
-    molecule: Molecule, k: int, temperature: float, count: int, rng: np.random.Generator
+    molecule: "Molecule | Complex", k: int, temperature: float, count: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Sample Langevin dynamics at a temperature (K): 1 fs steps, a frame every 40 of them.
 
@@ -236,6 +236,78 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     return q * np.sign(np.linalg.det(q))
+
+
+class Complex:
+    """Two molecules side by side that have found each other: a minimum of MMFF94.
+
+    Parameters
+    ----------
+    first, second
+        The molecules.
+    rng
+        Decides how they are put together.
+    starts
+        How many arrangements are relaxed; the one of lowest energy counts, or for variety one of
+        the others.
+
+    Raises
+    ------
+    ValueError
+        They have moved apart in all of them.
+    """
+
+    def __init__(
+        self, first: Molecule, second: Molecule, rng: np.random.Generator, starts: int = 6
+    ):
+        self.molecule = Chem.CombineMols(first.molecule, second.molecule)
+        Chem.SanitizeMol(self.molecule)
+        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(self.molecule)
+        shape = self.molecule.GetConformer(0)
+        self.numbers = np.concatenate([first.numbers, second.numbers])
+        self.size = len(first.numbers)
+        found = []
+        for _ in range(starts):
+            parts = [
+                Structure(m.numbers, m.minima[rng.integers(len(m.minima))]) for m in (first, second)
+            ]
+            pair = together(parts, rng, closeness=0.0, spread=0.3)
+            for atom, position in enumerate(pair.positions):
+                shape.SetAtomPosition(atom, Point3D(*map(float, position)))
+            field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
+                self.molecule, properties, confId=0, ignoreInterfragInteractions=False
+            )
+            field.Initialize()
+            field.Minimize(maxIts=400)
+            x = np.array(field.Positions()).reshape(-1, 3)
+            if np.linalg.norm(self.contact(x)) < 4.0:
+                found.append((field.CalcEnergy(), x, field))
+        if not found:
+            raise ValueError("the molecules do not stay together")
+        found.sort(key=lambda entry: entry[0])
+        _, minimum, field = found[0 if rng.random() < 0.6 else rng.integers(len(found))]
+        self.minima, self.fields = [minimum], [field]
+
+    gradient = Molecule.gradient
+
+    def contact(self, positions: np.ndarray) -> np.ndarray:
+        """Return the shortest vector from an atom of the first to one of the second, Å."""
+        vectors = positions[None, self.size :] - positions[: self.size, None]
+        lengths = np.linalg.norm(vectors, axis=2)
+        return vectors[np.unravel_index(lengths.argmin(), lengths.shape)]
+
+    def apart(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Push them together or pull them apart along their shortest contact; shake them, Å."""
+        frames = []
+        contact = self.contact(self.minima[0])
+        direction = contact / np.linalg.norm(contact)
+        for _ in range(count):
+            noise = rng.choice([0.005, 0.03])
+            x = self.minima[0] + rng.normal(scale=noise, size=self.minima[0].shape)
+            near, far = (-0.4, 0.6), (0.6, 3.0)
+            x[self.size :] += direction * rng.uniform(*(near if rng.random() < 0.6 else far))
+            frames.append(x)
+        return frames
 
 
 def nearest_molecules(

@@ -125,6 +125,43 @@ def _moving(smiles: str, rng: np.random.Generator) -> list[c.Structure]:
     ]
 
 
+def of_torsions(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
+    """Rotatable bonds of each molecule, turned by any angle."""
+    for smiles in work.subjects:
+        try:
+            molecule = c.Molecule(smiles, rng, conformers=1)
+        except ValueError:
+            continue
+        for positions in c.torsions(molecule, 0, work.frames, rng):
+            yield Frame(smiles, c.Structure(molecule.numbers, positions))
+
+
+def of_complexes(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
+    """Relaxed dimers, pushed together, pulled apart, and at a temperature."""
+    pool = [_embedded(smiles, rng) for smiles in work.subjects]
+    molecules = [molecule for molecule in pool if molecule]
+    for k, molecule in enumerate(molecules):
+        partner = molecules[k if rng.random() < 0.3 else rng.integers(len(molecules))]
+        try:
+            pair = c.Complex(molecule, partner, rng)
+        except ValueError:
+            continue
+        frames = pair.apart(work.frames // 2, rng)
+        frames += c.dynamics(pair, 0, rng.uniform(50, 400), work.frames // 2, rng)
+        for positions in frames:
+            yield Frame(work.name, c.Structure(pair.numbers, positions))
+
+
+def _embedded(smiles: str, rng: np.random.Generator) -> c.Molecule | None:
+    """Return a molecule, if MMFF94 and the teacher know it well."""
+    try:
+        molecule = c.Molecule(smiles, rng, conformers=2)
+    except ValueError:
+        return None
+    (label,) = _teacher().label([molecule.numbers], [molecule.minima[0]])
+    return molecule if label.spread < 0.5 * MAX_SPREAD else None
+
+
 def of_spice(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
     """Conformations of SPICE, whole or cut to a few neighbouring molecules."""
     file, group, cut = work.subjects
@@ -161,7 +198,10 @@ def _molecules_of(structure: c.Structure) -> list[np.ndarray]:
     return [np.flatnonzero(label == k) for k in range(count)]
 
 
-KINDS = {"molecules": of_molecules, "clusters": of_clusters, "spice": of_spice}
+KINDS = {
+    "molecules": of_molecules, "torsions": of_torsions, "clusters": of_clusters,
+    "complexes": of_complexes, "spice": of_spice,
+}  # fmt: skip
 
 
 def plan(scale: float) -> list[Work]:
@@ -170,24 +210,30 @@ def plan(scale: float) -> list[Work]:
     small = m.read(m.SMALL)
     substituted = m.substituted(rng, round(3000 * scale))
     recombined = [s for s in m.recombined(rng, round(1500 * scale)) if s not in set(substituted)]
-    sets = {
-        "small": (small, 60), "substituted": (substituted, 14), "recombined": (recombined, 12),
-        "drugs": (m.read(m.DRUGS), 15), "peptides": (m.peptides(rng, 100), 20),
-    }  # fmt: skip
+    sets = [
+        ("molecules", "small", small, 60),
+        ("molecules", "substituted", substituted, 14),
+        ("molecules", "recombined", recombined, 12),
+        ("molecules", "drugs", m.read(m.DRUGS), 15),
+        ("molecules", "peptides", m.peptides(rng, 100), 20),
+        ("molecules", "sulfur", m.substituted(rng, round(250 * scale), m.SULFUR), 16),
+        ("torsions", "torsions", small + substituted[: round(1000 * scale)], 6),
+    ]
     works = []
-    for name, (smiles, frames) in sets.items():
+    for kind, name, smiles, frames in sets:
         for part in ("train", "validation", "test"):
             chosen = [s for s in smiles if m.split(s) == part]
             for k in range(0, len(chosen), 20):
                 subjects = tuple(chosen[k : k + 20])
-                works.append(Work("molecules", f"{part}/{name}-{k // 20:04d}", subjects, frames))
+                works.append(Work(kind, f"{part}/{name}-{k // 20:04d}", subjects, frames))
     partners = [s for s in small if Chem.MolFromSmiles(s).GetNumHeavyAtoms() <= 9]
     partners += [s for s in substituted if Chem.MolFromSmiles(s).GetNumHeavyAtoms() <= 8][:300]
-    for k in range(round(600 * scale)):
-        part = "test" if k % 25 == 0 else "validation" if k % 25 == 1 else "train"
-        known = [s for s in partners if m.split(s) in ("train", part)]
-        subjects = tuple(str(s) for s in rng.choice(known, 8, replace=False))
-        works.append(Work("clusters", f"{part}/clusters-{k:04d}", subjects, 40))
+    for kind, count, frames in (("clusters", 600, 40), ("complexes", 350, 16)):
+        for k in range(round(count * scale)):
+            part = "test" if k % 25 == 0 else "validation" if k % 25 == 1 else "train"
+            known = [s for s in partners if m.split(s) in ("train", part)]
+            subjects = tuple(str(s) for s in rng.choice(known, 8, replace=False))
+            works.append(Work(kind, f"{part}/{kind}-{k:04d}", subjects, frames))
     return works + _spice_plan(scale)
 
 

@@ -55,6 +55,11 @@ CORES = """
 *NC(=O)N* *OC(=O)N* *N=C(*)C *C(=O)NN* *SS* *C(=O)C=C* *CS(=O)*
 """
 
+#: Bonds of sulfur, which are rare in the others.
+SULFUR = """
+*SS* *CSS* *CSSC* *CSC* *SC* *C(=O)S* *CS(=O)C* *CS(=O)(=O)C* *CS(=O)(=O)N(*)* *c1ccc(S*)cc1
+"""
+
 #: What is put there.
 SUBSTITUENTS = """
 *C *CC *C(C)C *C1CC1 *C=C *C#C *CO *O *OC *OC(F)(F)F *N *NC *N(C)C *CN *C#N *F *Cl *C(F)(F)F *C(F)F
@@ -134,9 +139,9 @@ def is_in_domain(smiles: str, max_heavy: int = 40) -> bool:
     )
 
 
-def substituted(rng: np.random.Generator, count: int) -> list[str]:
+def substituted(rng: np.random.Generator, count: int, cores: str = CORES) -> list[str]:
     """Return `count` of the substituted cores, chosen at random."""
-    return _put_together(CORES.split(), SUBSTITUENTS.split(), rng, count)
+    return _put_together(cores.split(), SUBSTITUENTS.split(), rng, count)
 
 
 def recombined(rng: np.random.Generator, count: int) -> list[str]:

@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +59,7 @@ def test_all_smiles_are_molecules_of_the_domain(scripts, rng):
     listed = m.read(m.SMALL) + m.read(m.DRUGS) + m.peptides(rng, 40)
     assert len(listed) > 300
     assert [s for s in listed if not m.is_in_domain(s)] == []
-    pieces = m.CORES.split() + m.SUBSTITUENTS.split()
+    pieces = m.CORES.split() + m.SULFUR.split() + m.SUBSTITUENTS.split()
     assert [s for s in pieces if Chem.MolFromSmiles(s) is None or "*" not in s] == []
     assert [s for s in m.SUBSTITUENTS.split() if s.count("*") != 1] == []
 
@@ -180,6 +180,50 @@ def test_molecules_together_touch_and_do_not_overlap(scripts, rng):
             x, y = whole.positions[:begin], whole.positions[begin:end]
             gap = (np.linalg.norm(x[:, None] - y, axis=2) - contact).min()
             assert -0.2 <= gap < 0.5 - 0.2 + 0.06
+
+
+def test_acids_find_their_two_hydrogen_bonds(scripts, rng):
+    c = scripts.conformations
+    acid = c.Molecule("OC=O", rng, conformers=1)
+    shortest = []
+    for _ in range(4):
+        pair = c.Complex(acid, acid, rng)
+        x = pair.minima[0]
+        assert pair.numbers.tolist() == [*acid.numbers] * 2
+        assert np.abs(pair.gradient(0, x)).max() < 0.02
+        bonds = [
+            np.linalg.norm(x[h] - x[o])
+            for h, o in product(
+                np.flatnonzero(pair.numbers == 1), np.flatnonzero(pair.numbers == 8)
+            )
+            if (h < pair.size) != (o < pair.size)
+        ]
+        shortest.append(sorted(bonds)[1])
+    assert min(shortest) < 2.0  # both bonds are there
+
+
+def test_complexes_are_pushed_together_and_pulled_apart(scripts, rng):
+    c = scripts.conformations
+    water = c.Molecule("O", rng, conformers=1)
+    pair = c.Complex(water, c.Molecule("CO", rng, conformers=1), rng)
+    contact = np.linalg.norm(pair.contact(pair.minima[0]))
+    frames = pair.apart(60, rng)
+    shifts = [np.linalg.norm(pair.contact(x)) - contact for x in frames]
+    assert -0.6 < min(shifts) < -0.2
+    assert 1.5 < max(shifts) < 3.2
+    for x in frames:  # each molecule keeps its shape but for noise
+        assert np.linalg.norm(x[1] - x[0]) == pytest.approx(
+            np.linalg.norm(water.minima[0][1] - water.minima[0][0]), abs=0.15
+        )
+
+
+def test_molecules_far_apart_are_no_complex(scripts, rng, monkeypatch):
+    c = scripts.conformations
+    methane = c.Molecule("C", rng, conformers=1)
+    together = c.together
+    monkeypatch.setattr(c, "together", lambda parts, rng, **_: together(parts, rng, 9.0, 0.3))
+    with pytest.raises(ValueError, match="stay together"):
+        c.Complex(methane, methane, rng, starts=1)
 
 
 def test_overlapping_atoms_are_noticed(scripts):
@@ -333,8 +377,12 @@ def test_a_small_data_set_from_beginning_to_end(scripts, plan, tmp_path):
 def test_frames_that_disagree_or_pull_hard_are_left_out(scripts, plan, tmp_path, monkeypatch):
     g = scripts.generate
     (tmp_path / "train").mkdir()
-    counts = g.run(g.Work("molecules", "train/x-0000", ("FCCF", "CCO"), 6), str(tmp_path))
-    assert counts["teachers disagree"] > 0
+    for kind in ("molecules", "torsions"):
+        counts = g.run(g.Work(kind, "train/x-0000", ("FCCF", "CCO"), 6), str(tmp_path))
+        assert counts["teachers disagree"] > 0
+        assert counts["kept"] > 0
+    counts = g.run(g.Work("complexes", "train/x-0000", ("FCCF", "CCO"), 6), str(tmp_path))
+    assert "teachers disagree" not in counts  # nothing is made of molecules they do not know
     assert counts["kept"] > 0
     monkeypatch.setattr(g, "MAX_FORCE", 0.01)
     counts = g.run(g.Work("molecules", "train/x-0001", ("CCO",), 6), str(tmp_path))
