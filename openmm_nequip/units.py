@@ -4,6 +4,8 @@ Internally energies are eV, lengths Å, masses atomic mass units; OpenMM uses kJ
 Factors follow CODATA 2018.
 """
 
+import math
+
 from .errors import InputError, did_you_mean
 
 KJ_PER_MOL = 96.48533212  # 1 eV in kJ/mol
@@ -55,3 +57,12 @@ def energy_factor(unit: str) -> float:
 def length_factor(unit: str) -> float:
     """Return what one `unit` of length is in Å."""
     return _factor(unit, LENGTH_UNITS, "length")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time as ``1:02:03``."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,5 +1,6 @@
 """The command line as a whole: help is instant and complete, mistakes are one line."""
 
+import re
 import subprocess
 import sys
 
@@ -139,3 +140,6 @@ def test_a_run_too_short_to_analyse_is_no_error(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "finished, not analysed: 'runs/run/state.csv' has 1 rows" in result.stdout
     assert (tmp_path / "runs/run/final.pdb").exists()
+    first, *_, last = [line for line in result.stdout.splitlines() if line.startswith("step ")]
+    assert "ns/day" not in first  # nothing is known of it yet
+    assert re.search(r"[\d.]+ ns/day  0:00 left$", last)

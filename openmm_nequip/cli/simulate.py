@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
+from ..units import format_seconds
 from . import app
 
 if TYPE_CHECKING:
@@ -131,8 +132,6 @@ class _Display:
             BarColumn(),
             TextColumn("{task.percentage:3.0f}%"),
             TextColumn("{task.fields[readings]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
             console=console,
         )
         self._task = self._bar.add_task("", total=None, time=0.0, readings="preparing")
@@ -173,4 +172,6 @@ def _readings(status: "Status") -> list[str]:
         parts.append(f"{status.density:.4f} g/mL")
     if status.first_step:
         parts.append(status.stage)
-    return [*parts, f"{status.speed:.3g} ns/day"]
+    if status.left is not None:
+        parts += [f"{status.speed:.3g} ns/day", f"{format_seconds(status.left)} left"]
+    return parts

@@ -253,11 +253,17 @@ class Run:
             self.ml_trajectory.append(state)
         self.observer.progress(
             Progress(
-                self.step, self.config.total_steps, picoseconds, reading, self._speed(),
-                self.stages.first_step, self.stages.name(self.step),
-                None if reading.volume is None else density(self.mass, reading.volume),
+                step=self.step,
+                total=self.config.total_steps,
+                time=picoseconds,
+                reading=reading,
+                speed=self._speed(),
+                left=self._left(),
+                first_step=self.stages.first_step,
+                stage=self.stages.name(self.step),
+                density=None if reading.volume is None else density(self.mass, reading.volume),
             )
-        )  # fmt: skip
+        )
 
     def _read(self, state: openmm.State, with_forces: bool) -> tuple[Reading, np.ndarray | None]:
         """Return the readings and, if wanted, the potential's forces, kJ/mol/nm."""
@@ -345,6 +351,13 @@ class Run:
         """Return ns/day since this process began to step."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         return (self.step - self.first_step) * self.config.timestep * 1e-6 / seconds * 86400
+
+    def _left(self) -> float | None:
+        """Return how many seconds it takes to the end at this speed, once that is known."""
+        done = self.step - self.first_step
+        if not done:
+            return None
+        return (self.config.total_steps - self.step) * (time.monotonic() - self.began) / done
 
     def _broke_down(self, reason: object) -> NoReturn:
         """Keep what there is to look at, and say so.

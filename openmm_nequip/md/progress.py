@@ -18,7 +18,9 @@ class Progress(NamedTuple):
     reading
         Of the state.
     speed
-        ns/day.
+        ns/day; 0 where it is not known yet.
+    left
+        Seconds to the end at this speed; `None` where that is not known yet.
     first_step
         Where the run begins.
     stage
@@ -32,6 +34,7 @@ class Progress(NamedTuple):
     time: float
     reading: Reading
     speed: float
+    left: float | None = None
     first_step: int = 0
     stage: str = "production"
     density: float | None = None

@@ -9,6 +9,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from ..units import format_seconds
+
 _REFRESH = 0.25  # seconds between updates of the panel
 _LINE_INTERVAL = 10.0  # seconds between plain lines
 
@@ -146,12 +148,3 @@ def _errors(row: dict[str, float]) -> list[tuple[str, str, str, str]]:
             train = row.get(f"train_{key}", math.nan)
             shown.append((name, f"{train:.2f}", f"{row[f'val_{key}']:.2f}", unit))
     return shown
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a time as ``1:02:03``."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(max(seconds, 0.0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

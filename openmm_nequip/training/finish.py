@@ -6,10 +6,10 @@ from typing import Any
 
 from ..kernels.accuracy import radial_spline
 from ..potential import Potential
+from ..units import format_seconds
 from ..versions import versions
 from . import plots
 from .config import TrainConfig
-from .display import format_seconds
 from .evaluation import describe, errors, evaluation_batches, predict
 from .loop import Progress
 from .loss import Loss
