@@ -129,6 +129,8 @@ def free_energy(
         if len(samples) < 8:
             raise InputError(f"the window at λ = {value:g} has {len(samples)} samples; it needs 8")
     strides = [statistical_inefficiency(samples) for samples in series]
+    # a series that never changes says one thing, however long it is
+    strides = [len(s) if np.isnan(g) else g for s, g in zip(series, strides, strict=True)]
     whole = _mbar(lambdas, series, strides, temperature)
     forward, backward = np.empty((2, len(fractions), 2))
     for m, fraction in enumerate(fractions):

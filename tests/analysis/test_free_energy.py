@@ -135,3 +135,10 @@ def test_dynamics_of_springs():
     assert result.total.error < 0.02 * answer
     assert abs(result.total.value - answer) < 3 * result.total.error
     assert abs(result.integral - answer) < 0.1 * answer
+
+
+def test_a_derivative_that_never_changes_is_one_sample():
+    result = free_energy([0.0, 0.5, 1.0], [np.full(50, -1.3e6)] * 3, temperature=300)
+    np.testing.assert_allclose(result.profile, [0, -0.65e6, -1.3e6], rtol=1e-12)
+    assert result.samples.tolist() == [1, 1, 1]
+    assert len(result.cautions()) == 3
