@@ -1,12 +1,14 @@
 """Mixed systems: the potential on some atoms of a conventional force field."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import openmm
 import pytest
 from openmm import app, unit
 from openmmml import MLPotential
+from openmmml.mlpotential import Embedding
 
 from openmm_nequip.errors import InputError
 from openmm_nequip.md.mixed import energy_derivative
@@ -281,12 +283,63 @@ def test_forces_are_derivatives_with_link_atoms_too(potential, kind):
     check_forces(reference_context(mixed, positions), list(range(8)))
 
 
+def test_link_atoms_at_a_distance_of_choice(potential):
+    """openmm-ml's own keyword; the hydrogen lies on the line between the carbons."""
+    _, positions = capped_methyl(potential, linkAtomDistances=[(1, 0, 0.12 * unit.nanometer)])
+    along = (positions[1] - positions[0]) / np.linalg.norm(positions[1] - positions[0])
+    np.testing.assert_allclose(positions[8], positions[0] + 0.12 * along, atol=1e-9)
+
+
+def test_interpolation_with_link_atoms(potential, kind):
+    mixed, positions = capped_methyl(potential, force=kind)
+    between, _ = capped_methyl(potential, force=kind, interpolate=True)
+    ml_energy, ml_forces = evaluate(reference_context(mixed, positions))
+    context = reference_context(between, positions)
+    context.setParameter("lambda_interpolate", 0.0)
+    mm_energy, mm_forces = evaluate(context)
+    bonds = [(0, k) for k in range(1, 5)] + [(1, k) for k in range(5, 8)]
+    lengths = [np.linalg.norm(positions[a] - positions[b]) for a, b in bonds]
+    assert mm_energy == pytest.approx(sum(500 * (r - 0.12) ** 2 for r in lengths), rel=1e-6)
+    for value in (0.4, 1.0):
+        context.setParameter("lambda_interpolate", value)
+        energy, forces = evaluate(context)
+        assert energy == pytest.approx((1 - value) * mm_energy + value * ml_energy, rel=1e-9)
+        expected_forces = (1 - value) * mm_forces + value * ml_forces
+        np.testing.assert_allclose(forces, expected_forces, atol=1e-6)
+    check_forces(context, list(range(8)))
+
+
 def test_bad_input(box, potential):
     for atoms, message in [([], "no atoms"), ([3, 3], "twice"), ([10**6], "does not exist")]:
         with pytest.raises(InputError, match=message):
             potential.createMixedSystem(box.topology, box.system, atoms)
     with pytest.raises(InputError, match=r"'interpolat' \(did you mean 'interpolate'"):
         potential.createMixedSystem(box.topology, box.system, ATOMS, interpolat=True)
+
+
+def test_a_registered_embedding_is_taken_by_its_name(vacuum, potential, kind, monkeypatch):
+    class Beside(Embedding):
+        """The potential on top of the force field."""
+
+        def createMixedSystem(self, potential, topology, system, atoms, forceGroup, *_, **args):
+            args.pop("returnInfo")
+            mixed = copy.deepcopy(system)
+            potential.addForces(topology, mixed, atoms, forceGroup, **args)
+            return mixed
+
+    factory = SimpleNamespace(createEmbedding=lambda name: Beside())
+    monkeypatch.setitem(MLPotential._embeddingFactories, "beside", factory)
+    assert "beside" in potential.getSupportedEmbeddings()
+    mixed = potential.createMixedSystem(
+        vacuum.topology, vacuum.system, ATOMS, embedding="beside", forceGroup=5, force=kind
+    )
+    context = vacuum.context(mixed)
+    frame = vacuum.frame()
+    topology_is_periodic = Frame(frame.numbers, frame.positions, np.eye(3) * 16.0, (True,) * 3)
+    reference, _ = expected(small_potential(), topology_is_periodic, ATOMS)
+    assert evaluate(context, 1 << 5)[0] == pytest.approx(reference, rel=1e-9)
+    both = reference + evaluate(vacuum.context(vacuum.system))[0]
+    assert evaluate(context)[0] == pytest.approx(both, rel=1e-9)
 
 
 def test_other_embeddings(vacuum, potential):
