@@ -141,8 +141,9 @@ class TrainingConfig(Config):
         ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.
     optimizer, learning_rate, weight_decay, amsgrad
         ``'adam'``, ``'adamw'``, or ``'soap'``: Adam along the principal axes of the gradients, for
-        sets that are too large to train until nothing changes any more; its learning rate is 0.05
-        if left out. `amsgrad` is for Adam and AdamW.
+        sets that are too large to train until nothing changes any more, and for fine-tuning. If
+        left out, Adam with 0.01, for fine-tuning SOAP with 0.03; if SOAP is chosen, 0.05.
+        `amsgrad` is for Adam and AdamW.
     schedule
         ``'cosine'`` to `min_learning_rate` at the end of the run; ``'plateau'``: times
         `schedule_factor` when the validation loss has not improved for more than
@@ -169,7 +170,7 @@ class TrainingConfig(Config):
         Start from the weights of this model file or bundled potential.
     fine_tune_shifts
         Whether fine-tuning keeps the energy shifts of that model or estimates them from the data,
-        as is needed for another level of theory.
+        as is needed for another level of theory. Left out: estimated, if the data has energies.
     engine
         ``'fused'``: the compiled kernels; ``'reference'``: plain PyTorch, the same function;
         ``'auto'``: the kernels where they can be compiled (Numba on CPUs, Triton on GPUs).
@@ -201,7 +202,7 @@ class TrainingConfig(Config):
     val_interval: PositiveInt | None = None
     checkpoint_minutes: PositiveFloat = 5.0
     fine_tune_from: str | None = None
-    fine_tune_shifts: Literal["keep", "estimate"] = "keep"
+    fine_tune_shifts: Literal["keep", "estimate"] | None = None
     engine: Literal["auto", "fused", "reference"] = "auto"
     accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
     devices: PositiveInt | Literal["auto"] = 1
@@ -211,9 +212,14 @@ class TrainingConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _learning_rate_of_soap(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("optimizer") == "soap":
-            return {"learning_rate": 0.05, **values}
+    def _what_goes_together(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fine_tuned = values.get("fine_tune_from") is not None
+        if fine_tuned:
+            values = {"optimizer": "soap", **values}
+        if values.get("optimizer") == "soap":
+            return {"learning_rate": 0.03 if fine_tuned else 0.05, **values}
         return values
 
     @field_validator("max_time", mode="before")

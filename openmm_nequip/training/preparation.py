@@ -116,7 +116,10 @@ class Preparation:
                 f"cannot fine-tune {config.training.fine_tune_from} on {', '.join(missing)}: it "
                 f"knows {', '.join(potential.elements)} only; train a new potential instead"
             )
-        shifts_move = config.training.fine_tune_shifts == "estimate"
+        shifts_move = config.training.fine_tune_shifts == "estimate" or (
+            config.training.fine_tune_shifts is None
+            and any(frame.energy is not None for frame in sets.train)
+        )
         if "model_dtype" in self.given:
             potential = potential.with_dtype(self.given["model_dtype"])
         for key, value in self.given.items():

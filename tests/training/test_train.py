@@ -21,7 +21,7 @@ from openmm_nequip.domain import pair_name
 from openmm_nequip.errors import InputError
 from openmm_nequip.modelfile import read_header
 from openmm_nequip.training.assess import assess
-from openmm_nequip.training.config import TrainConfig
+from openmm_nequip.training.config import TrainConfig, TrainingConfig
 from openmm_nequip.training.run import train
 
 from .conftest import TINY, clusters, crystals
@@ -137,7 +137,12 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
     start = trained / "tiny.safetensors"
     settings = config(
         cluster_file,
-        {"max_epochs": 1, "learning_rate": 1e-12, "fine_tune_from": str(start)},
+        {
+            "max_epochs": 1,
+            "learning_rate": 1e-12,
+            "fine_tune_from": str(start),
+            "fine_tune_shifts": "keep",
+        },
         model={"num_features": 16},
     )
     settings.model.model_dtype = "float64"
@@ -151,11 +156,7 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
         atoms.calc.results["energy"] += 7.0  # 1.75 eV per atom: another level of theory
     write(tmp_path / "shifted.xyz", shifted, format="extxyz")
     training = {"max_epochs": 1, "learning_rate": 1e-12, "fine_tune_from": str(start)}
-    settings = config(
-        tmp_path / "shifted.xyz",
-        {**training, "fine_tune_shifts": "estimate"},
-        model={"num_features": 16},
-    )
+    settings = config(tmp_path / "shifted.xyz", training, model={"num_features": 16})
     moved = openmm_nequip.load(train(settings, tmp_path / "g"))
     change = moved.network.shifts.detach() - before.network.shifts.detach()
     composition = torch.tensor(
@@ -165,6 +166,34 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
     for element, moved_by in zip(moved.elements, change.tolist(), strict=True):
         old, new = (p.metadata["reference_energies"][element] for p in (before, moved))
         assert new - old == pytest.approx(moved_by, abs=1e-6)
+
+
+def test_fine_tuning_on_forces_alone_keeps_the_shifts(tmp_path, trained):
+    frames = clusters(30)
+    for atoms in frames:
+        atoms.calc.results = {"forces": atoms.calc.results["forces"]}
+    write(tmp_path / "forces.xyz", frames, format="extxyz")
+    start = trained / "tiny.safetensors"
+    training = {"max_epochs": 1, "learning_rate": 1e-12, "fine_tune_from": str(start)}
+    data = {"require": ["forces"]}
+    settings = config(tmp_path / "forces.xyz", training, model={"num_features": 16}, data=data)
+    before, after = openmm_nequip.load(start), openmm_nequip.load(train(settings, tmp_path / "f"))
+    assert torch.equal(before.network.shifts, after.network.shifts)
+    settings.training.fine_tune_shifts = "estimate"
+    with pytest.raises(InputError, match="needs energies"):
+        train(settings, tmp_path / "g")
+
+
+def test_fine_tuning_has_its_own_optimizer():
+    def chosen(**values):
+        training = TrainingConfig(**values)
+        return training.optimizer, training.learning_rate
+
+    assert chosen() == ("adam", 0.01)
+    assert chosen(optimizer="soap") == ("soap", 0.05)
+    assert chosen(fine_tune_from="organic-small") == ("soap", 0.03)
+    assert chosen(fine_tune_from=None, learning_rate=0.02) == ("adam", 0.02)
+    assert chosen(fine_tune_from="x", optimizer="adam", learning_rate=0.02) == ("adam", 0.02)
 
 
 def test_the_domain_is_recorded(tmp_path, cluster_file):
