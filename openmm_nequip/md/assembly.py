@@ -15,7 +15,15 @@ from ..errors import InputError
 from ..units import NM
 from .choices import Assembled, Choices
 from .ligand import CHARGE_METHODS, SOURCE, Ligand, NonbondedTemplates, own_charges, partial_charges
-from .molecule import from_coordinates, from_molfile, from_smiles, onto, smiles, to_structure
+from .molecule import (
+    from_coordinates,
+    from_molfile,
+    from_smiles,
+    is_built,
+    onto,
+    smiles,
+    to_structure,
+)
 from .openff import openff_available, openff_templates
 from .solvation import (
     NO_WATER,
@@ -40,14 +48,6 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A small molecule and where its atoms are from: `None` for those that were built."""
-
-    mol: Chem.Mol
-    file: str | None = None
-
-
-@dataclass(frozen=True)
 class _Placed:
     """A small molecule in the system, as a residue of this name."""
 
@@ -65,10 +65,11 @@ def assemble(choices: Choices, say: Say) -> Assembled:
     """
     water = check_choice(choices.water or "tip3p", [*WATER_MODELS, NO_WATER], "water model")
     shape = check_choice(choices.shape, [*SHAPES], "shape of a box")
-    given = [_molecule(text, choices.seed) for text in choices.ligands]
-    source = _source(choices)
-    if isinstance(source, _Given):
-        structure, placed = None, [_Placed("LIG", source.mol), *_beside(given)]
+    given = [_molecule(text, choices.seed, say) for text in choices.ligands]
+    source = _source(choices, say)
+    if isinstance(source, Chem.Mol):
+        structure = None  # and a molecule alone may be anywhere
+        placed = _as_given([source, *given]) if given else [_Placed("LIG", source)]
     else:
         forcefield, files = _force_field(choices, True, water)
         structure, placed = _small_molecules_in(source, given, forcefield, choices.charge, say)
@@ -90,14 +91,14 @@ def assemble(choices: Choices, say: Say) -> Assembled:
     return Assembled(modeller.topology, positions, system, names, record)
 
 
-def _source(choices: Choices) -> _Given | Structure:
+def _source(choices: Choices, say: Say) -> Chem.Mol | Structure:
     text = choices.source
     if Path(text).is_file() and Path(text).suffix.lower() not in _MOLFILES:
         return load_structure(text)
-    return _molecule(EXAMPLE_SMILES.get(text, text), choices.seed)
+    return _molecule(EXAMPLE_SMILES.get(text, text), choices.seed, say)
 
 
-def _molecule(text: str, seed: int) -> _Given:
+def _molecule(text: str, seed: int, say: Say) -> Chem.Mol:
     """Read a molfile, or build a molecule from its SMILES."""
     path = Path(text)
     if path.suffix.lower() in _FILES and not path.is_file():
@@ -105,9 +106,12 @@ def _molecule(text: str, seed: int) -> _Given:
     if path.is_file():
         if path.suffix.lower() not in _MOLFILES:
             raise InputError(f"a ligand is an SDF or MOL file or a SMILES, not '{text}'")
-        return _Given(from_molfile(path, seed), text)
+        mol = from_molfile(path, seed)
+        if is_built(mol):
+            say(f"'{text}' is a flat drawing: the molecule is built in space")
+        return mol
     try:
-        return _Given(from_smiles(text, seed))
+        return from_smiles(text, seed)
     except InputError as error:
         if str(error) != f"'{text}' is not a SMILES":
             raise
@@ -116,15 +120,16 @@ def _molecule(text: str, seed: int) -> _Given:
         ) from None
 
 
-def _beside(given: Sequence[_Given]) -> list[_Placed]:
+def _as_given(molecules: Sequence[Chem.Mol]) -> list[_Placed]:
     """Take molecules at the coordinates of their files."""
-    for molecule in given:
-        if molecule.file is None:
+    for mol in molecules:
+        if is_built(mol):
             raise InputError(
-                f"no residue of the structure has the atoms and bonds of '{smiles(molecule.mol)}'; "
-                "to add it, give an SDF file with its coordinates"
+                f"no residue of the structure has the atoms and bonds of '{smiles(mol)}', and a "
+                "SMILES or a flat drawing has no place in space; to add it, give an SDF file with "
+                "its coordinates"
             )
-    return [_Placed("LIG", molecule.mol) for molecule in given]
+    return [_Placed("LIG", mol) for mol in molecules]
 
 
 def _named_differently(placed: Sequence[_Placed]) -> list[_Placed]:
@@ -142,7 +147,7 @@ def _named_differently(placed: Sequence[_Placed]) -> list[_Placed]:
 
 def _small_molecules_in(
     structure: Structure,
-    given: Sequence[_Given],
+    given: Sequence[Chem.Mol],
     forcefield: app.ForceField,
     charge: int,
     say: Say,
@@ -170,8 +175,8 @@ def _small_molecules_in(
         positions = structure.positions[[atom.index for atom in atoms]] / NM
         names = [atom.name for atom in atoms]
         mol = None
-        for index, molecule in enumerate(given):
-            mol = onto(molecule.mol, numbers, positions, names)
+        for index, template in enumerate(given):
+            mol = onto(template, numbers, positions, names)
             if mol is not None:
                 used.add(index)
                 break
@@ -186,7 +191,7 @@ def _small_molecules_in(
             say(f"{where}: bonds told from its coordinates, charge {signed(charge)}")
         placed.append(_Placed(residue.name, mol))
         found.append(residue)
-    placed += _beside([m for k, m in enumerate(given) if k not in used])
+    placed += _as_given([mol for k, mol in enumerate(given) if k not in used])
     if len(found) == structure.topology.getNumResidues():
         return None, placed
     modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
@@ -253,7 +258,7 @@ def _parametrise(
         mol = molecule.mol
         entry: dict[str, Any] = {"residue": molecule.name, "smiles": text}
         entry["formal_charge"] = Chem.GetFormalCharge(mol)
-        if mol.HasProp("asked") and mol.GetProp("asked") != text:
+        if is_built(mol) and mol.GetProp("asked") != text:
             say(f"{molecule.name}: {mol.GetProp('asked')} leaves stereochemistry open")
         topology = to_structure(mol, molecule.name).topology
         if not forcefield.getUnmatchedResidues(topology):

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import mdtraj
 import numpy as np
 import openmm
 from openmm import app, unit
 
 from ..errors import InputError
 from .config import SimulationConfig
-from .parameter_files import PARAMETERS, kind, read_coordinates, read_parameters
+from .parameter_files import PARAMETERS, gro_topology, kind, read_coordinates, read_parameters
 from .serialization import load_system
 from .structure import Structure, find_structure, load_structure
 
@@ -31,30 +30,46 @@ class _Coordinates(NamedTuple):
     topology: app.Topology | None
 
 
-def find_files(config: SimulationConfig, beside: Path) -> SimulationConfig:
-    """Return the configuration with the paths of the files that lie in the folder `beside`.
+def find_files(
+    config: SimulationConfig, beside: Path, overrides: Sequence[str] = ()
+) -> SimulationConfig:
+    """Return the configuration with paths that hold from the working directory.
 
-    A path holds from the working directory or, where there is no such file, from that folder.
+    A path in the configuration file holds from the folder of that file, one given on the command
+    line from the working directory. Where there is no such file, it is looked for in the other.
+
+    Parameters
+    ----------
+    config
+        Of the file and the command line together.
+    beside
+        The folder of the configuration file.
+    overrides
+        What the command line has changed, as ``key=value``.
 
     Raises
     ------
     InputError
         The structure is neither a file nor an example.
     """
+    typed = {override.partition("=")[0].strip() for override in overrides}
 
-    def found(name: str) -> str:
-        path = beside / name
-        return str(path) if not Path(name).is_file() and path.is_file() else name
+    def folders(key: str) -> list[Path]:
+        return [Path(), beside] if key in typed else [beside, Path()]
+
+    def found(key: str, name: str) -> str:
+        paths = (folder / name for folder in folders(key))
+        return next((str(path) for path in paths if path.is_file()), name)
 
     changes: dict[str, str | list[str]] = {}
-    if path := find_structure(config.structure, beside):
+    if path := find_structure(config.structure, folders("structure")):
         changes["structure"] = str(path)
     if config.potential is not None:
-        changes["potential"] = found(config.potential)
+        changes["potential"] = found("potential", config.potential)
     if isinstance(config.force_field, str):
-        changes["force_field"] = found(config.force_field)
+        changes["force_field"] = found("force_field", config.force_field)
     elif config.force_field is not None:
-        changes["force_field"] = [found(name) for name in config.force_field]
+        changes["force_field"] = [found("force_field", name) for name in config.force_field]
     return config.model_copy(update=changes)
 
 
@@ -99,7 +114,7 @@ def _read_coordinates(name: str) -> _Coordinates:
         positions, box = read_coordinates(name)
     except Exception as error:
         raise InputError(f"cannot read '{name}': {' '.join(f'{error}'.split())}") from None
-    topology = mdtraj.load_topology(name).to_openmm() if kind(name) == "gro" else None
+    topology = gro_topology(name) if kind(name) == "gro" else None
     return _Coordinates(positions, box, topology)
 
 
@@ -151,7 +166,9 @@ def _together(
         )
     named = coordinates.topology or topology
     for atom, other in zip(topology.atoms(), named.atoms(), strict=True):
-        if None not in (atom.element, other.element) and atom.element is not other.element:
+        known = None not in (atom.element, other.element)
+        # the elements of a gro file are told from the names, and not always rightly
+        if known and atom.element is not other.element and atom.name != other.name:
             raise InputError(
                 f"atom {atom.index} is {other.name} in '{config.structure}' and {atom.name} in the "
                 "force field: the atoms are not in the same order"

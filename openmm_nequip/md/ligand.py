@@ -20,7 +20,7 @@ from rdkit.Chem import rdForceFieldHelpers, rdPartialCharges
 
 from ..errors import InputError, did_you_mean
 from ..units import ENERGY_UNITS, KJ_PER_MOL, LENGTH_UNITS, NM
-from .molecule import bare_graph, smiles
+from .molecule import bare_graph, given_order, smiles
 
 CHARGE_METHODS = ("mmff94", "gasteiger", "xtb")
 SOURCE = "GAFF 1.81 (doi:10.1002/jcc.20035)"
@@ -242,6 +242,19 @@ def partial_charges(mol: Chem.Mol, method: str = "mmff94") -> np.ndarray:
 def own_charges(mol: Chem.Mol, given: Sequence[float]) -> np.ndarray:
     """Check charges of the user's own; what rounding has left of their sum is spread evenly.
 
+    Parameters
+    ----------
+    mol
+        With all hydrogens.
+    given
+        e, for the atoms in the order of `openmm_nequip.md.molecule.given_order`: that of the file
+        or SMILES of the molecule.
+
+    Returns
+    -------
+    ndarray
+        e, shape ``[N]``, for the atoms as they are in `mol`.
+
     Raises
     ------
     InputError
@@ -252,7 +265,7 @@ def own_charges(mol: Chem.Mol, given: Sequence[float]) -> np.ndarray:
             f"there are {len(given)} charges for the {mol.GetNumAtoms()} atoms of the molecule "
             "(hydrogens included)"
         )
-    charges, formal = np.array(given, dtype=float), Chem.GetFormalCharge(mol)
+    charges, formal = np.array(given, dtype=float)[given_order(mol)], Chem.GetFormalCharge(mol)
     if not abs(charges.sum() - formal) < 0.01:
         raise InputError(
             f"the charges sum to {charges.sum():g} e, and the molecule has a formal charge of "

@@ -1,10 +1,10 @@
 """Small molecules: from SMILES, a molfile or bare coordinates to RDKit, and on to OpenMM.
 
 A molecule is an RDKit ``Mol`` with all hydrogens and one conformer, whose atoms have their names
-in the property ``name``.
+in the property ``name`` and, where they were reordered, the index that they had in ``given``.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ def onto(
     """Return the molecule `template` at the coordinates of some atoms; `None` if they differ.
 
     Atoms and bonds must agree; bond orders and charges are those of the template. Hydrogens that
-    the coordinates lack are added.
+    the coordinates lack are added. The order is that of the coordinates; `given_order` tells which
+    atom of the template each one is.
 
     Parameters
     ----------
@@ -113,6 +114,12 @@ def onto(
     """
     numbers = np.asarray(numbers)
     kept = np.arange(len(numbers))
+    template, hydrogens = Chem.Mol(template), defaultdict[int, list[int]](list)
+    for atom in template.GetAtoms():
+        atom.SetIntProp("given", atom.GetIdx())
+        for neighbor in atom.GetNeighbors():
+            if neighbor.GetAtomicNum() == 1:
+                hydrogens[atom.GetIdx()].append(neighbor.GetIdx())
     if len(numbers) != template.GetNumAtoms():
         template, kept = Chem.RemoveAllHs(template), np.flatnonzero(numbers > 1)
     if len(kept) != template.GetNumAtoms():
@@ -131,7 +138,23 @@ def onto(
     mol.AddConformer(found.GetConformer(), assignId=True)
     Chem.AssignStereochemistryFrom3D(mol)
     with_hydrogens = Chem.AddHs(mol, addCoords=True)
+    for atom in list(with_hydrogens.GetAtoms())[len(kept) :]:
+        heavy = atom.GetNeighbors()[0].GetIntProp("given")
+        atom.SetIntProp("given", hydrogens[heavy].pop(0))
     return named(with_hydrogens, [names[k] for k in kept.tolist()])
+
+
+def given_order(mol: Chem.Mol) -> list[int]:
+    """Return the index that each atom has in the SMILES or file of the molecule, shape ``[N]``."""
+    return [
+        atom.GetIntProp("given") if atom.HasProp("given") else atom.GetIdx()
+        for atom in mol.GetAtoms()
+    ]
+
+
+def is_built(mol: Chem.Mol) -> bool:
+    """Whether the geometry is made up, from a SMILES or a flat drawing."""
+    return bool(mol.HasProp("asked"))
 
 
 def bare_graph(mol: Chem.Mol) -> Chem.Mol:

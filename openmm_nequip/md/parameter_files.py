@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import openmm
 from openmm import app, unit
@@ -39,6 +40,30 @@ def read_coordinates(file: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     if box is not None and not np.diag(box).all():  # GROMACS writes zeros for no box
         box = None
     return np.array(positions.value_in_unit(unit.nanometer)), box
+
+
+def gro_topology(file: str | Path) -> app.Topology:
+    """Return the atoms and residues of a gro file, with the bonds of standard residues.
+
+    The file has no elements, they are told from the names: `None` where no element has the name.
+    """
+    topology = mdtraj.load_topology(str(file)).to_openmm()
+    for atom in topology.atoms():
+        atom.element = _element(atom.name, alone=len(atom.residue) == 1)
+    return topology
+
+
+def _element(name: str, alone: bool) -> app.Element | None:
+    """Tell the element of an atom: CA is calcium if it is alone, and else the alpha carbon."""
+    letters = name.strip("0123456789+-").upper()
+    if letters.startswith(("BR", "CL")):
+        symbol = letters[:2]
+    else:
+        symbol = letters if alone else letters[:1]
+    try:
+        return app.Element.getBySymbol(symbol)
+    except KeyError:
+        return None
 
 
 def read_parameters(

@@ -74,8 +74,8 @@ class Structure:
         return ase.Atoms(numbers).get_chemical_formula("hill")
 
 
-def find_structure(source: str, beside: Path | None = None) -> Path | None:
-    """Return the file that `source` names, looked for here and then in the folder `beside`.
+def find_structure(source: str, folders: Sequence[Path] = (Path(),)) -> Path | None:
+    """Return the file that `source` names in the first of the folders that has it.
 
     Returns `None` for a bundled example. ``file@n`` names frame n, as in ASE.
 
@@ -84,7 +84,7 @@ def find_structure(source: str, beside: Path | None = None) -> Path | None:
     InputError
         There is neither such a file nor such an example.
     """
-    for folder in (Path(), beside or Path()):
+    for folder in folders:
         path = folder / source
         if path.is_file() or path.with_name(path.name.rpartition("@")[0] or " ").is_file():
             return path
@@ -96,7 +96,7 @@ def find_structure(source: str, beside: Path | None = None) -> Path | None:
     )
 
 
-def load_structure(source: str, beside: Path | None = None) -> Structure:
+def load_structure(source: str) -> Structure:
     """Read a structure file, or build a bundled example.
 
     PDB and mmCIF files are read by OpenMM, all others by ASE (the last frame, or frame ``n`` of
@@ -107,7 +107,7 @@ def load_structure(source: str, beside: Path | None = None) -> Structure:
     InputError
         The file does not exist, cannot be read or is periodic in some directions only.
     """
-    path = find_structure(source, beside)
+    path = find_structure(source)
     if path is None:
         return from_ase(ase.build.molecule(EXAMPLES[source]))
     try:

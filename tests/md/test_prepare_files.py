@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from openmm import app, unit
 from rdkit import Chem
+from rdkit.Chem import rdDepictor
 
 from openmm_nequip.errors import InputError
 from openmm_nequip.md.choices import Choices
@@ -193,6 +194,52 @@ def test_coordinates_only(model, tmp_path):
     assert names == ["C20", "C21", "O22", "O23", "H24", "H25", "H26"]
     assert prepared.record["small_molecules"][0]["smiles"] == "CC(=O)[O-]"
     assert prepared.record["force_fields"] == ["amber14/tip3p.xml"]
+
+
+@pytest.mark.parametrize("hydrogens", [True, False])
+def test_own_charges_follow_the_atoms_of_the_ligand_file(hydrogens, model, tmp_path):
+    """Ethanol, in the structure from the last atom to the first."""
+    mol = from_smiles("CCO")
+    Chem.MolToMolFile(mol, str(tmp_path / "ligand.sdf"))
+    (tmp_path / "mine.txt").write_text("-0.3 0.08 -0.7 0.1 0.1 0.1 0.11 0.11 0.4")
+    topology = app.Topology()
+    residue = topology.addResidue("ETH", topology.addChain())
+    atoms = [a for a in mol.GetAtoms() if hydrogens or a.GetSymbol() != "H"][::-1]
+    for atom in atoms:
+        element = app.Element.getBySymbol(atom.GetSymbol())
+        topology.addAtom(f"{atom.GetSymbol()}{atom.GetIdx()}", element, residue)
+    positions = mol.GetConformer().GetPositions()[[a.GetIdx() for a in atoms]]
+    path = write_pdb(tmp_path / "ethanol.pdb", topology, positions * unit.angstrom)
+    ligand, charges = str(tmp_path / "ligand.sdf"), str(tmp_path / "mine.txt")
+    choices = Choices(path, ligands=[ligand], charges=charges, water="none", potential=model)
+    found = charges_of(prepare(choices).system)
+    expected = [0.4, 0.11, 0.11, 0.1, 0.1, 0.1, -0.7, 0.08, -0.3]
+    if not hydrogens:  # those added: on O, C, C
+        expected = [-0.7, 0.08, -0.3, 0.4, 0.11, 0.11, 0.1, 0.1, 0.1]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_flat_drawing_is_chemistry_without_a_place(model, tmp_path):
+    """Of a residue in the structure it tells bond orders; beside a structure it cannot stand."""
+    mol = from_smiles("Oc1ccccc1")
+    path = write_pdb(
+        tmp_path / "phenol.pdb",
+        to_structure(mol, "PHN").topology,
+        mol.GetConformer().GetPositions() * unit.angstrom,
+    )
+    flat = {}
+    for name, text in (("phenol", "Oc1ccccc1"), ("ethanol", "CCO")):
+        drawing = Chem.MolFromSmiles(text)
+        rdDepictor.Compute2DCoords(drawing)
+        flat[name] = str(tmp_path / f"{name}.sdf")
+        Chem.MolToMolFile(drawing, flat[name])
+    said = []
+    choices = Choices(path, ligands=[flat["phenol"]], water="none", potential=model)
+    assert len(prepare(choices, said.append).positions) == 13
+    assert f"'{flat['phenol']}' is a flat drawing: the molecule is built in space" in said
+    for source in (path, flat["phenol"], "C"):
+        with pytest.raises(InputError, match="a SMILES or a flat drawing has no place in space"):
+            prepare(Choices(source, ligands=[flat["ethanol"]], water="none", potential=model))
 
 
 # --- systems with their parameters ----------------------------------------------------------------

@@ -16,9 +16,10 @@ from openmm_nequip.md.ligand import (
     NonbondedTemplates,
     equivalent_atoms,
     lennard_jones,
+    own_charges,
     partial_charges,
 )
-from openmm_nequip.md.molecule import from_smiles, to_structure
+from openmm_nequip.md.molecule import from_smiles, onto, to_structure
 
 KCAL = 4.184
 SIGMA = 2 * 0.1 / 2 ** (1 / 6)  # nm, of half the distance of the minimum in Å
@@ -161,6 +162,16 @@ def test_own_charges():
         Ligand.create(mol, "LIG", "mine.txt", [-1.2, 0.1, 0.1])
     with pytest.raises(InputError, match=r"'mmf94' \(did you mean 'mmff94'"):
         partial_charges(mol, "mmf94")
+
+
+def test_own_charges_follow_the_atoms():
+    """They are in the order of the molecule as it was given, whatever that of the coordinates."""
+    template = from_smiles("CO")
+    numbers = np.array([atom.GetAtomicNum() for atom in template.GetAtoms()])
+    positions = template.GetConformer().GetPositions()
+    mol = onto(template, numbers[::-1], positions[::-1], list("abcdef"))
+    given = [0.1, -0.6, 0.03, 0.03, 0.03, 0.41]  # C, O, three on C, one on O
+    np.testing.assert_allclose(own_charges(mol, given), given[::-1], atol=1e-15)
 
 
 def test_no_charges_for_the_molecule():

@@ -10,6 +10,8 @@ from openmm_nequip.md.molecule import (
     from_coordinates,
     from_molfile,
     from_smiles,
+    given_order,
+    is_built,
     onto,
     smiles,
     to_structure,
@@ -65,6 +67,7 @@ def test_molfile(text, tmp_path):
     Chem.MolToMolFile(mol, str(tmp_path / "all.mol"))
     read = from_molfile(tmp_path / "all.mol")
     assert smiles(read) == smiles(mol)
+    assert not is_built(read)
     expected = mol.GetConformer().GetPositions()
     np.testing.assert_allclose(read.GetConformer().GetPositions(), expected, atol=1e-4)
     heavy = Chem.RemoveHs(mol)
@@ -78,6 +81,7 @@ def test_molfile(text, tmp_path):
     rdDepictor.Compute2DCoords(heavy)
     Chem.MolToMolFile(heavy, str(tmp_path / "flat.mol"))
     read = from_molfile(tmp_path / "flat.mol")
+    assert is_built(read)
     assert smiles(read) == smiles(mol)
     assert read.GetNumAtoms() == mol.GetNumAtoms()
     positions = read.GetConformer().GetPositions()
@@ -116,6 +120,13 @@ def test_template_on_coordinates(text, hydrogens):
     graph = {frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())) for b in mol.GetBonds()}
     for first, second in graph:
         assert np.linalg.norm(placed[first] - placed[second]) < 2.0
+    before = given_order(mol)
+    assert sorted(before) == list(range(len(before)))
+    np.testing.assert_array_equal(numbers_of(template)[before], numbers_of(mol))
+    assert graph == {
+        frozenset((before.index(b.GetBeginAtomIdx()), before.index(b.GetEndAtomIdx())))
+        for b in template.GetBonds()
+    }
 
 
 def test_coordinates_decide_the_configuration():

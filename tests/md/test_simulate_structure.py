@@ -97,7 +97,7 @@ def test_any_cell_becomes_openmms_without_moving_an_atom(left_handed):
 def test_pdb_files_are_read_by_openmm(tmp_path):
     structure = load_structure("ethanol")
     write_structure(tmp_path / "x.pdb", structure.topology, structure.positions)
-    again = load_structure("x.pdb", beside=tmp_path)
+    again = load_structure(str(tmp_path / "x.pdb"))
     np.testing.assert_allclose(again.positions, structure.positions, atol=6e-5)
     assert again.box is None
 
@@ -114,7 +114,7 @@ def test_a_frame_of_a_file_is_chosen_as_in_ase(tmp_path):
     frames = [ase.Atoms("H2", [[0, 0, 0], [0, 0, length]]) for length in (0.7, 0.8, 0.9)]
     ase.io.write(tmp_path / "x.extxyz", frames)
     for name, length in [("x.extxyz", 0.09), ("x.extxyz@1", 0.08)]:
-        assert load_structure(name, beside=tmp_path).positions[1, 2] == pytest.approx(length)
+        assert load_structure(str(tmp_path / name)).positions[1, 2] == pytest.approx(length)
 
 
 def test_a_box_can_be_left_out():
