@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import app
+from .analyze import report
 from .simulate import display
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def free_energy(
     the correction of a result of the force field: of a free energy of solvation, say, the number in
     water less that in vacuum.
 
-    Writes free_energy.json and free_energy.png beside the run folders of the windows. The same
-    command goes on where it was stopped; more windows or a longer time= can be asked for later.
+    Writes free_energy.json and free_energy.png beside the run folders of the windows, each with its
+    report.html. The same command goes on where it was stopped; more windows can be asked for later.
     """
     from ..analysis.folder import open_run
     from ..analysis.free_energy import free_energy as estimate
@@ -52,7 +53,7 @@ def free_energy(
     lambdas = _numbers(windows)
     settings = load_config(SimulationConfig, config, overrides or [])
     folder = Path(settings.output or Path("runs") / f"{config.stem}-free-energy")
-    settings = find_files(settings, config.parent)
+    settings = find_files(settings, config.parent, overrides or [])
     # a force field that is to be interpolated has no constraints in the region
     structure = load_input(settings.model_copy(update={"lambda_interpolate": lambdas[0]}))
 
@@ -81,6 +82,9 @@ def free_energy(
     for caution in cautions:
         console.print(f"caution: {caution}", markup=False)
     console.print(f"figures: [bold]{escape(str(folder))}/free_energy.png[/]")
+    for run in runs:
+        report(run.folder, Console(quiet=True))
+    console.print(f"report of each window: [bold]{escape(str(folder))}/lambda-*/report.html[/]")
 
 
 def _numbers(text: str) -> list[float]:

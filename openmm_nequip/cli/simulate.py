@@ -46,7 +46,8 @@ def simulate(
         ensemble: npt
         time: 1 ns
 
-    The run folder (runs/ethanol by default) gets the trajectory, state.csv, plots and a summary.
+    The run folder (runs/ethanol by default) gets the trajectory, state.csv, log.txt, plots and a
+    summary.
     The same command goes on with a run that was stopped or killed.
     """
     from ..config import load_config
@@ -60,7 +61,7 @@ def simulate(
 
     settings = load_config(SimulationConfig, config, overrides or [])
     folder = Path(settings.output or Path("runs") / config.stem)
-    settings = find_files(settings, config.parent)
+    settings = find_files(settings, config.parent, overrides or [])
     structure = load_input(settings)
     region = ml_region(settings, structure)
 

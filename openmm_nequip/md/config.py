@@ -47,7 +47,8 @@ class SimulationConfig(Config):
     """One molecular dynamics run, or several that differ in their seed.
 
     Times are written with their unit (``10 ps``, ``50 fs``); an interval, heating and
-    equilibration may also be a number of steps.
+    equilibration may also be a number of steps. Paths are looked for as
+    `openmm_nequip.md.inputs.find_files` says.
 
     Attributes
     ----------

@@ -85,7 +85,8 @@ def keep_frames(
     if good is not None:
         known = good.getPositions(asNumpy=True)._value
         path = structure_path(folder, "last_good", topology)
-        write_structure(path, topology, known)
+        own_box = None if box is None else good.getPeriodicBoxVectors(asNumpy=True)._value
+        write_structure(path, topology, known, own_box)
         xml = openmm.XmlSerializer.serialize(good)
         write_atomically(folder / "last_good.xml", xml.encode())
         when = good.getTime().value_in_unit(unit.picosecond)

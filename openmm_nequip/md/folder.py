@@ -32,6 +32,7 @@ FREE_TO_CHANGE = {
 # compared by fingerprint: a file may have other names
 _BY_CONTENT = {"structure", "potential", "force_field"}
 _PDB_ATOMS = 99_999
+_FROM_STEP = " from step "
 _ELSEWHERE = "give another output= or remove the folder"
 
 
@@ -107,20 +108,11 @@ def _check_same(
 
 
 def describe(
-    config: SimulationConfig,
-    folder: Path,
-    structure: Structure,
-    simulation: app.Simulation,
-    region: Sequence[int] | None,
+    config: SimulationConfig, folder: Path, structure: Structure, region: Sequence[int] | None
 ) -> None:
-    """Write what the run is: configuration, versions, starting structure and ML region."""
+    """Write what the run is: configuration, starting structure and ML region."""
     text = yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
     write_atomically(folder / "config.yaml", text.encode())
-    found = versions()
-    found["platform"] = simulation.context.getPlatform().getName()
-    found["engine"] = choose_engine(config.engine, config.device)
-    found["forces"] = ", ".join(force.getName() for force in simulation.system.getForces())
-    write_atomically(folder / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
     if region is not None:
         record = {"selection": config.ml_region, "atoms": list(region)}
         write_atomically(folder / "region.json", (json.dumps(record) + "\n").encode())
@@ -130,6 +122,50 @@ def describe(
         structure.positions,
         structure.box,
     )
+
+
+def record_versions(
+    config: SimulationConfig, folder: Path, simulation: app.Simulation, step: int | None
+) -> dict[str, str]:
+    """Write with what the run is made; where it goes on, add what has changed since.
+
+    Parameters
+    ----------
+    config, folder, simulation
+        Of the run.
+    step
+        From which it goes on: what has changed is recorded as 'platform from step 12', say.
+        `None` where it starts.
+
+    Returns
+    -------
+    dict of str
+        Versions, platform, device, engine and forces of this part of the run.
+    """
+    path = folder / "versions.json"
+    now = versions() | {
+        "platform": _platform_name(simulation.context),
+        "device": config.device or "auto",
+        "engine": choose_engine(config.engine, config.device),
+        "forces": ", ".join(force.getName() for force in simulation.system.getForces()),
+    }
+    record = now
+    if step is not None:
+        record = json.loads(path.read_text())
+        before = {key.partition(_FROM_STEP)[0]: value for key, value in record.items()}
+        part = dict.fromkeys(before, "not installed") | now
+        changed = (name for name in part if part[name] != before.get(name))
+        record |= {f"{name}{_FROM_STEP}{step}": part[name] for name in changed}
+    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+    return now
+
+
+def _platform_name(context: openmm.Context) -> str:
+    """Return the name of the platform and, if it is on one, of the GPU."""
+    platform = context.getPlatform()
+    if "DeviceName" not in platform.getPropertyNames():
+        return platform.getName()
+    return f"{platform.getName()} ({platform.getPropertyValue(context, 'DeviceName')})"
 
 
 def structure_path(folder: Path, name: str, topology: app.Topology) -> Path:

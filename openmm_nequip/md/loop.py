@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from .domain import DomainCheck, domain_and_cutoff
 from .failures import LIKELY_CAUSES, keep_frames, suspects
 from .folder import structure_path, write_structure
 from .interrupt import Stop
-from .mixed import energy_derivative
+from .mixed import at_lambda, energy_derivative
 from .preparation import (
     degrees_of_freedom,
     minimise,
@@ -146,6 +147,7 @@ class Run:
             )
         self.step = self.first_step = checkpoint.step
         self.seconds_before = checkpoint.seconds
+        self.good = self.context.getState(positions=True, velocities=True)
         self._open(checkpoint)
         self.observer.message(f"going on from step {self.step:,}")
 
@@ -268,14 +270,17 @@ class Run:
     def _read(self, state: openmm.State, with_forces: bool) -> tuple[Reading, np.ndarray | None]:
         """Return the readings and, if wanted, the potential's forces, kJ/mol/nm."""
         reading = read(state, self.dof, self.periodic)
+        interpolated = self.config.lambda_interpolate is not None
         own = None
         if self.region is not None or with_forces:
             groups = -1 if self.region is None else 1 << ml_group(self.simulation.system)
-            own = self.context.getState(energy=True, forces=with_forces, groups=groups)
+            # λ scales the potential: as it is trained, it is at 1
+            with at_lambda(self.context, 1.0) if interpolated else nullcontext():
+                own = self.context.getState(energy=True, forces=with_forces, groups=groups)
         if self.region is not None and own is not None:
             energy = own.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
             reading = reading._replace(ml_potential=energy)
-        if self.config.lambda_interpolate is not None:
+        if interpolated:
             reading = reading._replace(derivative=energy_derivative(self.context))
         return reading, own.getForces(asNumpy=True)._value if own and with_forces else None
 
@@ -365,8 +370,10 @@ class Run:
         Raises
         ------
         InputError
-            Always.
+            Always, unless it is an interrupt that comes out of OpenMM as its own exception.
         """
+        if self.stop.insisted:
+            raise KeyboardInterrupt
         state = self.context.getState(positions=True)
         positions, box = state.getPositions(asNumpy=True)._value, self._box(state)
         atoms = suspects(self.simulation, positions, box)

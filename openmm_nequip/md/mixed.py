@@ -2,7 +2,8 @@
 
 import copy
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import openmm
 from openmm import unit
@@ -119,6 +120,17 @@ def remove_constraints(system: openmm.System, atoms: Sequence[int]) -> None:
             system.removeConstraint(k)
 
 
+@contextmanager
+def at_lambda(context: openmm.Context, value: float) -> Iterator[None]:
+    """Set the λ of an interpolated mixed System, and set it back at the end."""
+    before = context.getParameter(LAMBDA)
+    context.setParameter(LAMBDA, value)
+    try:
+        yield
+    finally:
+        context.setParameter(LAMBDA, before)
+
+
 def energy_derivative(context: openmm.Context) -> float:
     """Return dE/dλ of an interpolated mixed System, kJ/mol.
 
@@ -136,18 +148,14 @@ def energy_derivative(context: openmm.Context) -> float:
     InputError
         The System has no such parameter.
     """
-    parameters = dict(context.getParameters())
-    if LAMBDA not in parameters:
+    if LAMBDA not in dict(context.getParameters()):
         raise InputError(
             f"the System has no parameter '{LAMBDA}': make it by createMixedSystem(..., "
             "interpolate=True)"
         )
     energies = []
-    try:
-        for value in (0.0, 1.0):
-            context.setParameter(LAMBDA, value)
+    for value in (0.0, 1.0):
+        with at_lambda(context, value):
             energy = context.getState(energy=True).getPotentialEnergy()
-            energies.append(energy.value_in_unit(unit.kilojoule_per_mole))
-    finally:
-        context.setParameter(LAMBDA, parameters[LAMBDA])
+        energies.append(energy.value_in_unit(unit.kilojoule_per_mole))
     return energies[1] - energies[0]

@@ -1,6 +1,8 @@
 """What a run tells whoever watches it."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from .reporters import Reading
@@ -48,6 +50,35 @@ class Observer(Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Receive the state of the run, at each row of its log."""
+
+
+class RunLog:
+    """Keeps what a run says in a text file, each line with date and time, and passes it on.
+
+    Parameters
+    ----------
+    path
+        File to write, or to go on with.
+    observer
+        Is told everything but the notes.
+    """
+
+    def __init__(self, path: Path, observer: Observer):
+        self._path, self._observer = path, observer
+
+    def note(self, text: str) -> None:
+        """Write one line of text into the file only."""
+        with self._path.open("a") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(' ', 'seconds')}  {text}\n")
+
+    def message(self, text: str) -> None:
+        """Receive one line of text."""
+        self.note(text)
+        self._observer.message(text)
+
+    def progress(self, progress: Progress) -> None:
+        """Receive the state of the run, which its state log has."""
+        self._observer.progress(progress)
 
 
 @dataclass(frozen=True)

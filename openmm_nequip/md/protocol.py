@@ -11,11 +11,11 @@ from ..errors import InputError
 from ..locks import lock
 from .checkpoint import Checkpoint
 from .config import SimulationConfig
-from .folder import describe, find_checkpoint, fingerprints, is_finished
+from .folder import describe, find_checkpoint, fingerprints, is_finished, record_versions
 from .interrupt import Stop
 from .loop import Run
 from .preparation import build_simulation
-from .progress import Observer, Progress, Result
+from .progress import Observer, Progress, Result, RunLog
 from .reporters import check_format
 from .structure import Structure
 
@@ -29,10 +29,10 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
     """Run a simulation in its folder, or go on with it from its last checkpoint.
 
     The folder gets the configuration, versions, ``topology.pdb``, the trajectory, ``state.csv``,
-    checkpoints and, at the end, ``final.pdb``; and ``warnings.csv`` where the run has left what
-    occurred in the training of its potential. Mixed runs also have ``region.json``. Replicas run
-    one after the other, each in a folder of its own in this one; those that are finished are left
-    alone.
+    ``log.txt``, checkpoints and, at the end, ``final.pdb``; and ``warnings.csv`` where the run has
+    left what occurred in the training of its potential. Mixed runs also have ``region.json``.
+    Replicas run one after the other, each in a folder of its own in this one; those that are
+    finished are left alone.
 
     Raises
     ------
@@ -81,10 +81,14 @@ def run_windows(
     Raises
     ------
     InputError
-        The configuration has no force field, or asks for a λ or for replicas; and as for `run`.
+        The configuration has no force field or no thermostat, or asks for a λ or for replicas; and
+        as for `run`.
     """
     if config.force_field is None:
         raise InputError("a free energy from force field to potential needs the key 'force_field'")
+    if config.ensemble == "nve" or config.temperature == 0:
+        raise InputError("free energies are those of a temperature: set 'ensemble' to nvt or npt, "
+                         "and 'temperature' to more than 0")  # fmt: skip
     if config.lambda_interpolate is not None or config.replicas > 1:
         raise InputError("windows have their own λ and seeds: leave out lambda_interpolate and "
                          "replicas")  # fmt: skip
@@ -134,13 +138,31 @@ def _run_one(
             checkpoint = find_checkpoint(config, folder, inputs)
             simulation = build_simulation(config, structure)
             _warm_up(simulation.context)
-            this = Run(config, folder, structure, simulation, inputs, observer, stop)
+            log = RunLog(folder / "log.txt", observer)
+            this = Run(config, folder, structure, simulation, inputs, log, stop)
             if checkpoint is None:
-                describe(config, folder, structure, simulation, this.region)
-                this.start()
-            else:
-                this.go_on(checkpoint)
-            return this.to_the_end()
+                describe(config, folder, structure, this.region)
+            step = None if checkpoint is None else checkpoint.step
+            made_with = record_versions(config, folder, simulation, step)
+            made_with["seed"] = f"{config.seed}"
+            log.note(", ".join(f"{name} {value}" for name, value in made_with.items()))
+            try:
+                if checkpoint is None:
+                    this.start()
+                else:
+                    this.go_on(checkpoint)
+                result = this.to_the_end()
+            except InputError as error:
+                log.note(f"error: {error}")
+                raise
+            ending = "finished" if result.finished else "stopped"
+            log.note(f"{ending} at step {result.step:,} of {result.total:,}")
+            return result
+    except KeyboardInterrupt:  # at once: what was done since the last checkpoint is lost
+        checkpoint = Checkpoint.load(folder / "checkpoint")
+        if checkpoint is None:
+            raise
+        return Result(checkpoint.finished, checkpoint.step, config.total_steps, speed=0.0)
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -45,7 +45,8 @@ class Reading(NamedTuple):
     volume
         nm³; `None` without a box.
     ml_potential
-        Of the ML region, kJ/mol; `None` where it is the whole system.
+        Of the ML region by the potential, whatever λ is, kJ/mol; `None` where the region is the
+        whole system.
     derivative
         dE/dλ, kJ/mol; `None` without interpolation.
     """

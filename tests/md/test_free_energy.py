@@ -94,11 +94,24 @@ def test_a_dumbbell_has_its_analytic_free_energy(dumbbell, potential):
     assert len(json.loads((out / "free_energy.json").read_text())["windows"]) == 4
 
 
+def test_short_windows_have_reports_too(dumbbell):
+    """And a finished window is not made longer: no finished run is."""
+    arguments = ["free-energy", str(dumbbell), "--windows", "0 0.5", "equilibration=0"]
+    outcome = CliRunner().invoke(app, [*arguments, "steps=100"])
+    assert outcome.exit_code == 0, outcome.output
+    reports = (dumbbell.parent / "out").glob("lambda-*/report.html")
+    assert sorted(page.parent.name for page in reports) == ["lambda-0.0000", "lambda-0.5000"]
+    outcome = CliRunner().invoke(app, [*arguments, "steps=200"])
+    assert "steps is 200, was 100" in str(outcome.exception)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"lambda_interpolate": 0.5}, "have their own λ"),
         ({"replicas": 2}, "have their own λ"),
+        ({"ensemble": "nve"}, "set 'ensemble' to nvt or npt"),
+        ({"temperature": 0}, "'temperature' to more than 0"),
         ({"force_field": None, "ml_region": None}, "needs the key 'force_field'"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import struct
+from datetime import datetime
 from pathlib import Path
 
 import ase
@@ -26,6 +28,7 @@ from openmm_nequip.md import protocol
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.preparation import build_simulation, set_velocities
 from openmm_nequip.md.protocol import Progress, Result, run
+from openmm_nequip.md.python_force import Computation
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 from openmm_nequip.potential import Potential
 
@@ -74,6 +77,11 @@ def interrupted() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def interrupted_twice() -> None:
+    interrupted()
+    interrupted()
+
+
 @pytest.fixture
 def configure(model):
     def make(**changes) -> SimulationConfig:
@@ -113,7 +121,7 @@ def test_the_run_folder_is_complete(configure, tmp_path):
     result = ethanol_run(configure(), tmp_path / "run", watcher)
     assert (result.finished, result.step) == (True, 40)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        ".lock", "checkpoint", "config.yaml", "final.pdb", "state.csv", "topology.pdb",
+        ".lock", "checkpoint", "config.yaml", "final.pdb", "log.txt", "state.csv", "topology.pdb",
         "trajectory.dcd", "versions.json",
     }  # fmt: skip
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
@@ -176,6 +184,48 @@ def test_stopping_between_two_rows_loses_nothing(configure, tmp_path):
     assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
 
 
+def test_a_second_signal_stops_at_once_with_what_was_saved(configure, tmp_path):
+    ethanol_run(configure(), tmp_path / "whole")
+    result = ethanol_run(configure(), tmp_path / "parts", Watcher(at=20, act=interrupted_twice))
+    assert (result.finished, result.step, result.total) == (False, 12, 40)
+    ethanol_run(configure(), tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):  # there is nothing to go on from
+        ethanol_run(configure(), tmp_path / "new", Watcher(at=0, act=interrupted_twice))
+
+
+def test_a_second_signal_while_the_force_is_computed_is_no_blow_up(
+    configure, tmp_path, monkeypatch
+):
+    """OpenMM turns what is raised in a force in Python into an exception of its own."""
+    compute = Computation.__call__
+
+    def compute_and_interrupt(*arguments):
+        if watcher.seen and watcher.seen[-1].step == 20:
+            interrupted_twice()
+        return compute(*arguments)
+
+    watcher = Watcher()
+    monkeypatch.setattr(Computation, "__call__", compute_and_interrupt)
+    result = ethanol_run(configure(), tmp_path / "run", watcher)
+    assert (result.finished, result.step) == (False, 12)
+    assert not list((tmp_path / "run").glob("broken.*"))
+
+
+def test_the_log_file_has_versions_seed_and_messages_of_each_part(configure, tmp_path):
+    config = configure(minimise=True, seed=7)
+    ethanol_run(config, tmp_path / "run", Watcher(at=20, act=interrupted))
+    ethanol_run(config, tmp_path / "run")
+    lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    times, texts = zip(*(line.split("  ", 1) for line in lines), strict=True)
+    assert all(datetime.fromisoformat(time).tzinfo for time in times)
+    assert texts[0] == texts[3]
+    assert re.match(r"python 3.*OpenMM \d.*platform \w+.*engine fused.*seed 7$", texts[0])
+    assert texts[1].startswith("minimised: ")
+    assert texts[2] == "stopped at step 20 of 40"
+    assert texts[4:] == ("going on from step 20", "finished at step 40 of 40")
+
+
 def test_killed_before_the_first_checkpoint_starts_again(configure, tmp_path):
     config = configure()
     with pytest.raises(Killed):
@@ -191,6 +241,11 @@ def test_another_platform_goes_on_from_the_portable_state(configure, tmp_path):
     watcher = Watcher()
     ethanol_run(configure(platform="CPU", ensemble="nve"), tmp_path / "run", watcher)
     assert "another platform" in watcher.messages[0]
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert versions["platform"] == "Reference"
+    assert {name: value for name, value in versions.items() if "from step" in name} == {
+        "platform from step 20": "CPU"
+    }
     ethanol_run(configure(platform="Reference", ensemble="nve"), tmp_path / "whole")
     there, here = (read_log(tmp_path / run / "state.csv") for run in ("whole", "run"))
     np.testing.assert_allclose(here["total_kJ_mol"], there["total_kJ_mol"], atol=2e-6)
@@ -242,26 +297,58 @@ def test_a_blow_up_stops_with_the_last_good_state(model, configure, tmp_path):
     assert read_log(tmp_path / "run" / "state.csv")["step"].tolist() == [0]
 
 
-def test_an_error_in_the_force_stops_with_the_last_good_state(configure, tmp_path, monkeypatch):
+@pytest.fixture
+def fail_after(monkeypatch):
+    """Let the integrators of the runs to come fail after a number of steps."""
+
     class Failing:
-        def __init__(self, integrator):
-            self.integrator, self.steps = integrator, 0
+        def __init__(self, integrator, last):
+            self.integrator, self.left = integrator, last
 
         def step(self, count):
-            self.steps += count
-            if self.steps > 8:
+            self.left -= count
+            if self.left < 0:
                 raise openmm.OpenMMException("Particle coordinate\nis NaN")
             self.integrator.step(count)
 
-    def build(*arguments):
-        simulation = build_simulation(*arguments)
-        simulation.integrator = Failing(simulation.integrator)
-        return simulation
+    def prepare(steps: int) -> None:
+        def build(*arguments):
+            simulation = build_simulation(*arguments)
+            simulation.integrator = Failing(simulation.integrator, steps)
+            return simulation
 
-    monkeypatch.setattr(protocol, "build_simulation", build)
+        monkeypatch.setattr(protocol, "build_simulation", build)
+
+    return prepare
+
+
+def test_an_error_in_the_force_stops_with_the_last_good_state(configure, tmp_path, fail_after):
+    fail_after(8)
     with pytest.raises(InputError, match="blew up after step 8: Particle coordinate is NaN"):
         ethanol_run(configure(), tmp_path / "run")
     assert (tmp_path / "run" / "last_good.xml").exists()
+    assert "error: the simulation blew up" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_an_error_after_going_on_leaves_the_checkpoint_as_the_good_state(
+    configure, tmp_path, fail_after
+):
+    ethanol_run(configure(), tmp_path / "run", Watcher(at=20, act=interrupted))
+    fail_after(0)
+    with pytest.raises(InputError, match=r"after step 20: .* last good state \(0\.0100 ps\)"):
+        ethanol_run(configure(), tmp_path / "run")
+    assert (tmp_path / "run" / "last_good.xml").exists()
+
+
+def test_the_last_good_state_has_its_own_box(configure, tmp_path, fail_after):
+    fail_after(20)
+    config = configure(ensemble="npt", pressure=10_000, barostat_interval=2)
+    with pytest.raises(InputError, match="blew up after step 20"):
+        run(config, tmp_path / "run", periodic_box(), Watcher())
+    good = mdtraj.load(tmp_path / "run" / "last_good.pdb")
+    volume = read_log(tmp_path / "run" / "state.csv")["volume_nm3"][-1]
+    assert volume != pytest.approx(0.9**3, rel=1e-3)
+    assert good.unitcell_volumes[0] == pytest.approx(volume, rel=1e-3)
 
 
 def test_problems_are_warnings_where_all_is_the_potentials(configure, tmp_path):

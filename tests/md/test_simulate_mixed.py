@@ -1,8 +1,10 @@
 """ML/MM runs as a user meets them: inputs, stages, files, stopping and going on."""
 
 import errno
+import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -17,17 +19,22 @@ import numpy as np
 import openmm
 import pytest
 from openmm import app, unit
+from rich.console import Console
 
+from openmm_nequip import load
+from openmm_nequip.cli.simulate import display
 from openmm_nequip.config import parse_config
 from openmm_nequip.errors import InputError
 from openmm_nequip.md import loop
 from openmm_nequip.md.config import SimulationConfig
+from openmm_nequip.md.domain import FORCE
 from openmm_nequip.md.folder import fingerprints, structure_path
 from openmm_nequip.md.inputs import find_files, load_input
 from openmm_nequip.md.preparation import build_simulation, ml_group, ml_region
 from openmm_nequip.md.protocol import run
 from openmm_nequip.md.region import select
 from openmm_nequip.md.reporters import TrajectoryWriter
+from openmm_nequip.units import KJ_PER_MOL_NM
 
 from .systems import small_potential
 from .test_simulate import Killed, Watcher, coordinates, interrupted, killed, rows
@@ -114,8 +121,8 @@ def test_the_run_folder_is_complete(configure, tmp_path):
     assert mixed_run(config, tmp_path / "run", watcher).finished
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "checkpoint", "config.yaml", "final.pdb", "region.dcd", "region.json", "state.csv",
-        "topology.pdb", "trajectory.dcd", "versions.json",
+        ".lock", "checkpoint", "config.yaml", "final.pdb", "log.txt", "region.dcd", "region.json",
+        "state.csv", "topology.pdb", "trajectory.dcd", "versions.json",
     }  # fmt: skip
     assert json.loads((folder / "region.json").read_text()) == {
         "selection": "resname MET",
@@ -139,20 +146,71 @@ def test_the_run_folder_is_complete(configure, tmp_path):
     assert watcher.seen[-1].density == pytest.approx(log["density_g_mL"][-1], abs=1e-6)
 
 
-def test_the_log_has_the_energy_of_the_region(configure, tmp_path):
-    """And what is logged is that of the frames."""
-    config = configure(precision="double", log_interval=10)
+@pytest.mark.parametrize("share", [None, 0.0, 0.25])
+def test_the_log_has_the_energy_of_the_region(configure, tmp_path, share):
+    """By the potential, whatever its share; and what is logged is that of the frames."""
+    config = configure(precision="double", log_interval=10, lambda_interpolate=share)
     structure = load_input(config)
-    run(config, tmp_path / "run", structure, Watcher())
+    watcher = Watcher()
+    run(config, tmp_path / "run", structure, watcher)
     log = read_csv(tmp_path / "run")
     frames = mdtraj.load(tmp_path / "run" / "trajectory.dcd", top=tmp_path / "run" / "topology.pdb")
-    context = build_simulation(config, structure).context
+    whole = config.model_copy(update={"lambda_interpolate": None})
+    context = build_simulation(whole, structure).context
     for k, positions in enumerate(frames.xyz.astype(float)):
         context.setPositions(positions)
         state = context.getState(energy=True, groups=1 << ml_group(context.getSystem()))
         energy = state.getPotentialEnergy()._value
         assert log["ml_potential_kJ_mol"][3 + k] == pytest.approx(energy, abs=1e-4)
     assert np.ptp(log["ml_potential_kJ_mol"][3:]) > 5e-3
+    last = watcher.seen[-1].reading.ml_potential
+    assert last == pytest.approx(log["ml_potential_kJ_mol"][-1], abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [None, 0.25])
+def test_the_domain_is_that_of_the_potential_whatever_its_share(configure, tmp_path, model, share):
+    context = build_simulation(configure(), load_input(configure())).context
+    group = 1 << ml_group(context.getSystem())
+    forces = context.getState(forces=True, groups=group).getForces(asNumpy=True)._value
+    largest = np.linalg.norm(forces, axis=1).max() / KJ_PER_MOL_NM
+    potential = load(model)
+    potential.metadata["domain"] = {"elements": ["H", "C", "O"], "max_force": largest / FORCE / 1.2}
+    potential.save(tmp_path / "model.safetensors")
+    watcher = Watcher()
+    mixed_run(
+        configure(potential=str(tmp_path / "model.safetensors"), lambda_interpolate=share, steps=1),
+        tmp_path / "run",
+        watcher,
+    )
+    assert "the force on atom" in watcher.messages[0]
+
+
+def shown(configure, folder, **terminal) -> str:
+    """What a mixed run at constant pressure prints."""
+    console = Console(file=io.StringIO(), width=120, **terminal)
+    with display(console) as observer:
+        observer.message("a [bold] word")
+        assert mixed_run(configure(ensemble="npt"), folder, observer).finished
+    return console.file.getvalue()
+
+
+def test_lines_show_the_energy_of_the_region_and_the_density(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr("openmm_nequip.cli.simulate._PLAIN_SECONDS", np.inf)
+    message, *lines = shown(configure, tmp_path / "run").splitlines()
+    assert message == "a [bold] word"
+    steps = [line.split("of")[0].split()[1] for line in lines]
+    assert steps == ["-30", "0", "20"]  # the ends are always shown
+    assert all(re.search(r" T +[\d.]+ K  E_ML -?[\d.]+ kJ/mol  [\d.]+ g/mL", x) for x in lines)
+    assert "heating" in lines[0]
+    assert re.search(r"production  [\d.]+ ns/day  0:00 left$", lines[-1])
+
+
+def test_a_terminal_shows_a_bar_and_the_same_readings(configure, tmp_path):
+    output = shown(configure, tmp_path / "run", force_terminal=True, color_system=None)
+    assert "a [bold] word" in output
+    last = re.split(r"(?=0\.01 ps)", output)[-1]
+    assert re.match(r"0\.01 ps ━+ 100% T +[\d.]+ K  E_ML -?[\d.]+ kJ/mol", last)
+    assert re.search(r"[\d.]+ g/mL  production  [\d.]+ ns/day  0:00 left", last)
 
 
 @pytest.mark.parametrize("at", [-20, -8, 10])
