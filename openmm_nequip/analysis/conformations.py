@@ -29,8 +29,12 @@ def superpose(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
     ndarray
         Å, shape ``[F, N, 3]``.
     """
-    moved = as_trajectory(positions)
-    return moved.superpose(as_trajectory(reference[None])).xyz.astype(float) * 10.0
+    # mdtraj's superpose leaves what is half a turn away as it is.
+    moved = positions - positions.mean(axis=1, keepdims=True)
+    centre = reference.mean(axis=0)
+    left, _, right = np.linalg.svd(np.einsum("fna,nb->fab", moved, reference - centre))
+    left[:, :, 2] *= np.linalg.det(left @ right)[:, None]  # rotations only, no reflection
+    return moved @ (left @ right) + centre
 
 
 def rmsf(positions: np.ndarray) -> np.ndarray:
@@ -134,32 +138,50 @@ def torsions(positions: np.ndarray, quadruples: np.ndarray) -> np.ndarray:
     return np.degrees(mdtraj.compute_dihedrals(as_trajectory(positions), quadruples))
 
 
-def ramachandran(trajectory: mdtraj.Trajectory) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Backbone torsions of the residues that have both.
+def backbone(topology: mdtraj.Topology) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Find φ and ψ of the residues that have both.
 
     Parameters
     ----------
-    trajectory
-        Of mdtraj, with a peptide in it; no molecule split across the box.
+    topology
+        Of mdtraj: names of atoms and residues say what is a backbone.
+
+    Returns
+    -------
+    phi, psi : ndarray of int
+        Atoms C-N-CA-C and N-CA-C-N, shape ``[R, 4]``.
+    residues : list of str
+        Their names, such as 'ALA2'.
+    """
+    by_alpha = [
+        {int(atoms[alpha]): atoms for atoms in find(topology)}
+        for find, alpha in ((mdtraj.geometry.indices_phi, 2), (mdtraj.geometry.indices_psi, 1))
+    ]
+    both = [atom for atom in by_alpha[0] if atom in by_alpha[1]]
+    phi, psi = (
+        np.array([found[atom] for atom in both], dtype=int).reshape(-1, 4) for found in by_alpha
+    )
+    return phi, psi, [str(topology.atom(atom).residue) for atom in both]
+
+
+def ramachandran(
+    positions: np.ndarray, phi: np.ndarray, psi: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Backbone torsions φ and ψ.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``; no molecule split across the box.
+    phi, psi
+        Atom indices of the torsions, as `backbone` finds them, shape ``[R, 4]``.
 
     Returns
     -------
     phi, psi : ndarray
-        Degrees, shape ``[F, R]``.
-    residues : list of str
-        Their names, such as 'ALA2'.
+        Degrees in [-180, 180], shape ``[F, R]``.
     """
-    (phi_atoms, phi), (psi_atoms, psi) = (
-        mdtraj.compute_phi(trajectory, periodic=False),
-        mdtraj.compute_psi(trajectory, periodic=False),
-    )
-    atom = trajectory.topology.atom
-    # phi is C-N-CA-C, psi N-CA-C-N: the residue is that of CA.
-    columns = {int(ca): k for k, ca in enumerate(psi_atoms[:, 1])} if len(psi_atoms) else {}
-    left = [k for k, atoms in enumerate(phi_atoms) if int(atoms[2]) in columns]
-    right = [columns[int(phi_atoms[k, 2])] for k in left]
-    names = [str(atom(int(phi_atoms[k, 2])).residue) for k in left]
-    return np.degrees(phi[:, left]), np.degrees(psi[:, right]), names
+    return torsions(positions, phi), torsions(positions, psi)
 
 
 def secondary_structure(trajectory: mdtraj.Trajectory) -> np.ndarray:
@@ -168,7 +190,7 @@ def secondary_structure(trajectory: mdtraj.Trajectory) -> np.ndarray:
     Parameters
     ----------
     trajectory
-        Of mdtraj, with a protein in it.
+        Of mdtraj, with a protein in it: beside positions DSSP needs names of atoms and residues.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """A run folder as the analysis reads it: in pieces that fit into memory."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ class Run:
     config
         The run's configuration.
     log
-        Columns of the state log by name, shape ``[T]`` each, equilibration (time < 0) included.
+        Columns of the state log by name, shape ``[T]`` each, equilibration (time < 0) included;
+        those without any number are left out.
     topology
         mdtraj's.
     selection
@@ -99,6 +101,11 @@ class Run:
         found = self._not_solvent[find_bonds(numbers, first.xyz[0].astype(float) * 10.0, box)]
         return np.unique(np.sort(np.concatenate([known, found]), axis=1), axis=0)
 
+    def bonds_within(self, atoms: np.ndarray) -> np.ndarray:
+        """Return the bonds between sorted `atoms`, by place among them; shape ``[B, 2]``."""
+        inside = self.bonds[np.isin(self.bonds, atoms).all(axis=1)]
+        return np.searchsorted(atoms, inside).reshape(-1, 2)
+
     @cached_property
     def molecules(self) -> np.ndarray:
         """Number of the molecule of each atom, shape ``[N]``."""
@@ -153,6 +160,11 @@ class Run:
         return np.array([], dtype=int) if self.is_periodic else np.arange(len(self.numbers))
 
     @property
+    def followed(self) -> np.ndarray:
+        """Atoms of `trajectory`: the solute, or all."""
+        return self.solute if len(self.solute) else np.arange(len(self.numbers))
+
+    @property
     def focus(self) -> np.ndarray:
         """The region, or the solute where there is none."""
         return self.region if self.is_mixed else self.solute
@@ -200,8 +212,8 @@ class Run:
 
     @cached_property
     def trajectory(self) -> mdtraj.Trajectory:
-        """The solute (or all atoms) in at most 20,000 frames, molecules whole and together."""
-        atoms = self.solute if len(self.solute) else np.arange(len(self.numbers))
+        """The `followed` atoms in at most 20,000 frames, molecules whole and together."""
+        atoms = self.followed
         found = self.load(atoms, self.stride(len(atoms)))
         if self.is_periodic and len(self.solute):
             self._make_whole(found, atoms)
@@ -237,7 +249,7 @@ class Run:
 
     def _outwards(self, atoms: np.ndarray) -> np.ndarray:
         """Return bonds such that along them each atom is reached from one reached before."""
-        bonds = np.searchsorted(atoms, self.bonds[np.isin(self.bonds, atoms).all(axis=1)])
+        bonds = self.bonds_within(atoms)
         graph = coo_matrix((np.ones(len(bonds)), bonds.T), (len(atoms),) * 2).tocsr()
         labels = connected_components(graph, directed=False)[1]
         found = []
@@ -249,16 +261,20 @@ class Run:
     @property
     def times(self) -> np.ndarray:
         """Of the frames of `trajectory`, ps."""
-        stride = self.stride(len(self.solute) or len(self.numbers))
+        stride = self.stride(len(self.followed))
         return np.arange(len(self.trajectory)) * stride * self.spacing
 
+    def chosen(self, frames: int) -> range:
+        """Return about so many frames of the steady part, evenly spaced."""
+        first = self.steady(self.num_frames)
+        return range(first, self.num_frames, max(1, -(-(self.num_frames - first) // frames)))
+
     def chunks(self, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield about so many frames of the steady part of a periodic run, a few at a time.
+        """Yield the `chosen` frames of a periodic run, a few at a time.
 
         Positions of all atoms and box vectors, Å, shapes ``[F, N, 3]`` and ``[F, 3, 3]``.
         """
-        first = self.steady(self.num_frames)
-        chosen = range(first, self.num_frames, max(1, -(-(self.num_frames - first) // frames)))
+        chosen = self.chosen(frames)
         size = max(1, _CHUNK // len(self.numbers))
         for start in range(0, len(chosen), size):
             found = [self.frame(k) for k in chosen[start : start + size]]
@@ -290,7 +306,7 @@ def open_run(folder: str | Path) -> Run:
     Raises
     ------
     InputError
-        The folder is not a run folder, or there is too little in it yet.
+        The folder is not a run folder, there is too little in it yet, or it is damaged.
     """
     folder = Path(folder)
     if not (folder / "config.yaml").exists() or not (folder / "state.csv").exists():
@@ -300,7 +316,7 @@ def open_run(folder: str | Path) -> Run:
     rows = int((log["time_ps"] >= 0).sum())
     if rows < 3:
         raise InputError(f"'{folder / 'state.csv'}' has {rows} rows so far; an analysis needs 3")
-    trajectory_path(folder)
+    _length(trajectory_path(folder))  # raises where it is damaged
     region = {"atoms": [], "selection": ""}
     if (folder / "region.json").exists():
         region = json.loads((folder / "region.json").read_text())
@@ -315,15 +331,23 @@ def open_run(folder: str | Path) -> Run:
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """Read a state log; a row that a killed run left unfinished is dropped."""
+    """Read a state log; a row that a killed run left unfinished is dropped.
+
+    So are columns without any number, such as the energy of a potential that was not evaluated.
+    """
     lines = path.read_text().splitlines(keepends=True)
     header = lines[0].strip().split(",")
     if not lines[-1].endswith("\n"):
         lines.pop()
     if len(lines) < 2:
         return {name: np.empty(0) for name in header}
-    values = np.loadtxt(lines[1:], delimiter=",", ndmin=2)
-    return dict(zip(header, values.T, strict=True))
+    filled = [re.sub(r"(?<=,)(?=[,\n])", "nan", line) for line in lines[1:]]
+    columns = np.loadtxt(filled, delimiter=",", ndmin=2).T
+    return {
+        name: values
+        for name, values in zip(header, columns, strict=True)
+        if not np.isnan(values).all()
+    }
 
 
 def load_topology(folder: Path) -> mdtraj.Topology:

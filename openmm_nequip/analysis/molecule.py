@@ -4,30 +4,27 @@ from functools import partial
 
 import numpy as np
 
-from .conformations import (
-    clusters,
-    radius_of_gyration,
-    rmsd_matrix,
-    rmsf,
-    rotatable_bonds,
-    torsion_matrix,
-    torsions,
-)
+from .conformations import radius_of_gyration, rmsf, torsions
+from .conformers import MOST_TORSIONS, Conformers, rotatable
 from .folder import Run
 from .observables import distances, rmsd
-from .plots import draw_clusters, draw_distributions, draw_rmsf, draw_series, draw_torsions
+from .plots import (
+    draw_clusters,
+    draw_counts,
+    draw_distributions,
+    draw_rmsf,
+    draw_series,
+    draw_torsions,
+)
 from .results import Picture, Quantity, Section, average
-from .solvation import sasa
+from .solvation import acceptors, hydrogen_bond_count, polar_hydrogens, sasa
 
-CONFORMER = 60.0  # degrees: frames whose torsions differ by less are one conformer
-CLUSTER = 1.0  # Å, where torsions are too many
-_TORSIONS = 10  # that tell conformers apart; with more of them every frame would be one
-_CLUSTERED = 1000  # frames: the distances of all pairs are held
 _CONSTRAINED = 1e-3  # Å; the single precision of a trajectory moves a fixed length by less
 _SURFACE = 20_000  # atoms times frames whose surface is computed
+_BONDED = 2000  # frames whose hydrogen bonds are counted
 
 
-def molecule(run: Run) -> Section:
+def molecule(run: Run, conformers: Conformers | None) -> Section:
     """Observables of the region (of the molecule; of all atoms of a liquid or a crystal)."""
     all_atoms = len(run.focus) == 0
     atoms = np.arange(len(run.numbers)) if all_atoms else run.focus
@@ -38,7 +35,7 @@ def molecule(run: Run) -> Section:
     steady = run.steady(len(positions))
     vectors = run.trajectory.unitcell_vectors
     box = None if vectors is None or not all_atoms else vectors.astype(float) * 10.0
-    numbers, bonds = run.numbers[atoms], _inside(run.bonds, atoms)
+    numbers, bonds = run.numbers[atoms], run.bonds_within(atoms)
 
     if len(atoms) > 2:
         deviation = rmsd(positions, positions[0])
@@ -54,7 +51,10 @@ def molecule(run: Run) -> Section:
         )  # fmt: skip
     if not all_atoms and len(atoms) > 2:
         _add_shape(run, section, steady)
-        _add_torsions(run, section, steady, bonds)
+        _add_torsions(run, section, steady)
+        if conformers is not None:
+            _add_conformers(run, section, conformers)
+        _add_hydrogen_bonds(run, section, bonds)
         _add_surface(run, section)
     if len(bonds):
         box = None if box is None else box[steady:]
@@ -66,11 +66,6 @@ def labels(run: Run, atoms: np.ndarray) -> list[str]:
     """Name atoms by element and number, counted from 1 among `atoms`: 'C1', 'O3'."""
     symbols = [run.topology.atom(int(k)).element.symbol for k in atoms]
     return [f"{symbol}{k + 1}" for k, symbol in enumerate(symbols)]
-
-
-def _inside(bonds: np.ndarray, atoms: np.ndarray) -> np.ndarray:
-    """Bonds within sorted `atoms`, by place among them."""
-    return np.searchsorted(atoms, bonds[np.isin(bonds, atoms).all(axis=1)]).reshape(-1, 2)
 
 
 def _add_shape(run: Run, section: Section, steady: int) -> None:
@@ -99,52 +94,57 @@ def _add_shape(run: Run, section: Section, steady: int) -> None:
         )  # fmt: skip
 
 
-def _add_torsions(run: Run, section: Section, steady: int, bonds: np.ndarray) -> None:
-    positions, atoms = run.frames[0], run.focus
-    quadruples = rotatable_bonds(run.numbers[atoms], bonds)
-    names = labels(run, atoms)
-    angles = torsions(positions, quadruples) if len(quadruples) else np.empty((len(positions), 0))
-    if len(quadruples):
-        keys = ["-".join(names[k] for k in row) for row in quadruples]
-        found = dict(zip(keys, angles[steady:].T, strict=True))
-        for name in keys[:_TORSIONS]:
-            share = average(f"trans share of {name}", np.abs(found[name]) > 120)
-            section.quantities.append(share)
-        section.pictures.append(
-            Picture("torsions", "Torsions",
-                    f"Distributions of the torsion angles about bonds that can turn, {len(keys)}: "
-                    + ", ".join(keys[:_TORSIONS]) + ".",
-                    partial(draw_torsions, angles=found))
-        )  # fmt: skip
-    _add_conformers(run, section, angles)
-
-
-def _add_conformers(run: Run, section: Section, angles: np.ndarray) -> None:
-    """Conformers by torsions where these are few, else by the RMSD of heavy atoms."""
-    stride = -(-len(angles) // _CLUSTERED)
-    angles, times = angles[::stride], run.frames[1][::stride]
-    if 0 < angles.shape[1] <= _TORSIONS:
-        group, centres = clusters(torsion_matrix(angles), CONFORMER)
-        how = f"no torsion differs by more than {CONFORMER:.0f}° on average"
-        what = [", ".join(f"{angle:.0f}°" for angle in angles[centre]) for centre in centres]
-    elif angles.shape[1]:
-        heavy = run.numbers[run.focus] > 1
-        group, centres = clusters(rmsd_matrix(run.frames[0][::stride, heavy]), CLUSTER)
-        how = f"the RMSD of their heavy atoms is less than {CLUSTER:g} Å on average"
-        what = [f"frame at {times[centre]:.4g} ps" for centre in centres]
-    else:
-        return  # rigid
-    steady = run.steady(len(group))
-    for k in range(min(len(centres), 5)):
-        share = average(f"share of conformer {k + 1}", group[steady:] == k, "", what[k])
+def _add_torsions(run: Run, section: Section, steady: int) -> None:
+    quadruples, names = rotatable(run), labels(run, run.focus)
+    if len(quadruples) == 0:
+        return
+    angles = torsions(run.frames[0], quadruples)
+    keys = ["-".join(names[k] for k in row) for row in quadruples]
+    found = dict(zip(keys, angles[steady:].T, strict=True))
+    for name in keys[:MOST_TORSIONS]:
+        share = average(f"trans share of {name}", np.abs(found[name]) > 120)
         section.quantities.append(share)
     section.pictures.append(
-        Picture("conformers", "Conformers",
-                f"Conformer of each frame against time: {len(centres)} of them, the most frequent "
-                f"one {100 * (group == 0).mean():.0f}% of the time. Frames are one conformer if "
-                f"{how}.",
-                partial(draw_clusters, times=times, labels=group))
+        Picture("torsions", "Torsions",
+                f"Distributions of the torsion angles about bonds that can turn, {len(keys)}: "
+                + ", ".join(keys[:MOST_TORSIONS]) + ".",
+                partial(draw_torsions, angles=found))
     )  # fmt: skip
+
+
+def _add_conformers(run: Run, section: Section, found: Conformers) -> None:
+    steady = run.steady(len(found.labels))
+    for k, name in enumerate(found.names[:5]):
+        share = average(f"share of conformer {k + 1}", found.labels[steady:] == k, "", name)
+        section.quantities.append(share)
+    visited = len(np.unique(found.labels))
+    section.pictures.append(
+        Picture("conformers", "Conformers",
+                f"Conformer of each frame against time: {visited} of them, number 1 "
+                f"({found.names[0]}) {100 * (found.labels == 0).mean():.0f}% of the time. Frames "
+                f"are one conformer if {found.criterion}.",
+                partial(draw_clusters, times=found.times, labels=found.labels))
+    )  # fmt: skip
+
+
+def _add_hydrogen_bonds(run: Run, section: Section, bonds: np.ndarray) -> None:
+    """Those from one atom of the region or molecule to another, where there can be any."""
+    numbers = run.numbers[run.focus]
+    donors, takers = polar_hydrogens(numbers, bonds), acceptors(numbers)
+    if len(donors) == 0 or len(takers) < 2:
+        return
+    positions, times = run.frames
+    stride = max(1, len(positions) // _BONDED)
+    count = hydrogen_bond_count(positions[::stride], donors, takers)
+    quantity = average("hydrogen bonds inside", count[run.steady(len(count)) :])
+    section.quantities.append(quantity)
+    if count.any():
+        section.pictures.append(
+            Picture("hydrogen_bonds_inside", "Hydrogen bonds inside",
+                    "Number of hydrogen bonds between atoms of the region or molecule against "
+                    f"time; {quantity.number()} on average.",
+                    partial(draw_counts, times=times[::stride], counts={"inside": count}))
+        )  # fmt: skip
 
 
 def _add_surface(run: Run, section: Section) -> None:

@@ -92,9 +92,7 @@ def draw_temperature(ax: Axes, log: Mapping[str, np.ndarray], target: float | No
     draw_series(ax, time, temperature, "temperature (K)", 1, "instantaneous")
     ax.lines[-1].set_alpha(0.4)
     counted = time >= 0
-    running = np.cumsum(temperature[counted]) / np.arange(1, counted.sum() + 1)
-    thin = -(-len(running) // _POINTS)
-    ax.plot(time[counted][::thin], running[::thin], color=COLOURS[1], lw=2, label="running mean")
+    _draw_running_mean(ax, time[counted], temperature[counted], 1, "running mean")
     if target is not None:
         ax.axhline(target, color=_INK, ls="--", lw=1, label="thermostat")
     _legend_above(ax)
@@ -202,6 +200,16 @@ def draw_clusters(ax: Axes, times: np.ndarray, labels: np.ndarray) -> None:
     ax.yaxis.set_major_locator(MultipleLocator(max(1, labels.max() // 8)))
 
 
+def draw_counts(ax: Axes, times: np.ndarray, counts: Mapping[str, np.ndarray]) -> None:
+    """Hydrogen bonds, or whatever is counted, against time, with the running means."""
+    for k, (name, count) in enumerate(counts.items()):
+        draw_series(ax, times, count, "number", k)
+        ax.lines[-1].set_alpha(0.3)
+        _draw_running_mean(ax, times, count, k, f"{name}, running mean")
+    ax.set_ylim(bottom=0)
+    _legend_above(ax)
+
+
 def draw_rdf(ax: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Radial distribution functions."""
     for k, (name, (r, g)) in enumerate(curves.items()):
@@ -294,6 +302,14 @@ def to_svg(picture: Picture) -> str:
     text = text.replace(_INK, "currentColor").replace(_FAINT, "var(--grid)")
     text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
+
+
+def _draw_running_mean(
+    ax: Axes, time: np.ndarray, values: np.ndarray, colour: int, label: str
+) -> None:
+    running = np.cumsum(values) / np.arange(1, len(values) + 1)
+    thin = -(-len(running) // _POINTS)
+    ax.plot(time[::thin], running[::thin], color=COLOURS[colour], lw=2, label=label)
 
 
 def _legend_above(ax: Axes) -> None:

@@ -5,22 +5,31 @@ from functools import partial
 import mdtraj
 import numpy as np
 
-from .conformations import radius_of_gyration, ramachandran, rmsf, secondary_structure
+from .conformations import backbone, radius_of_gyration, ramachandran, rmsf, secondary_structure
 from .folder import Run
 from .observables import rmsd
-from .plots import draw_ramachandran, draw_rmsf, draw_secondary_structure, draw_series
-from .results import Picture, Quantity, Section, average
+from .plots import (
+    draw_counts,
+    draw_ramachandran,
+    draw_rmsf,
+    draw_secondary_structure,
+    draw_series,
+)
+from .results import Picture, Section, average
+from .solvation import acceptors, hydrogen_bond_count, polar_hydrogens
 
 _FOLDED = 5  # residues: fewer have no secondary structure
 _FRAMES = 500  # whose secondary structure is looked at
+_BONDED = 100  # frames whose hydrogen bonds are counted
 
 
 def protein(run: Run) -> Section | None:
     """Observables of a peptide or protein; `None` where there is none."""
-    trajectory = run.trajectory
-    phi, psi, names = ramachandran(trajectory[run.steady(len(trajectory)) :])
+    phi_atoms, psi_atoms, names = backbone(run.trajectory.topology)
     if not names:
         return None
+    steady = run.trajectory.xyz[run.steady(len(run.trajectory)) :] * 10.0
+    phi, psi = ramachandran(steady, phi_atoms, psi_atoms)
     section = Section("Protein" if len(names) >= _FOLDED else "Peptide")
     helical = (np.abs(phi + 60) < 40) & (np.abs(psi + 45) < 40)
     section.quantities.append(
@@ -71,10 +80,26 @@ def _add_fold(run: Run, section: Section) -> None:
     steady = codes[run.steady(len(codes)) :]
     for code, name in (("H", "helix"), ("E", "strand")):
         section.quantities.append(average(f"residues in a {name}", (steady == code).mean(axis=1)))
-    pairs = mdtraj.baker_hubbard(trajectory[first :: max(1, len(trajectory) // 100)], freq=0.5)
-    section.quantities.append(
-        Quantity("hydrogen bonds within the protein", float(len(pairs)),
-                 remark="there at least half of the time")
+    _add_hydrogen_bonds(run, section)
+
+
+def _add_hydrogen_bonds(run: Run, section: Section) -> None:
+    stride = max(1, len(run.trajectory) // _BONDED)
+    atoms = run.trajectory.topology.select("protein")
+    whole = run.followed[atoms]
+    numbers, bonds = run.numbers[whole], run.bonds_within(whole)
+    count = hydrogen_bond_count(
+        run.trajectory.xyz[::stride, atoms] * 10.0,
+        polar_hydrogens(numbers, bonds),
+        acceptors(numbers),
+    )
+    quantity = average("hydrogen bonds within the protein", count[run.steady(len(count)) :])
+    section.quantities.append(quantity)
+    section.pictures.append(
+        Picture("hydrogen_bonds_protein", "Hydrogen bonds within the protein",
+                "Number of hydrogen bonds between atoms of the protein against time; "
+                f"{quantity.number()} on average.",
+                partial(draw_counts, times=run.times[::stride], counts={"within": count}))
     )  # fmt: skip
 
 

@@ -68,7 +68,9 @@ def combine(analyses: list[Analysis]) -> list[Combined]:
         # Few replicas may agree by chance: not better than their own errors allow.
         own = np.sqrt(sum((q.error or 0.0) ** 2 for q in single)) / len(values)
         error = float(max(scatter, own)) or None
-        found.append(Combined(Quantity(name, float(values.mean()), error, first.unit), single))
+        remark = first.remark if all(q.remark == first.remark for q in single) else ""
+        mean = Quantity(name, float(values.mean()), error, first.unit, remark=remark)
+        found.append(Combined(mean, single))
     return found
 
 
@@ -92,6 +94,7 @@ def save_combined(folder: Path, analyses: list[Analysis], found: list[Combined])
                 "value": c.mean.value,
                 "error": c.mean.error,
                 "unit": c.mean.unit,
+                "remark": c.mean.remark,
                 "replicas": [q.value for q in c.single],
             }
             for c in found
@@ -108,8 +111,11 @@ def save_combined(folder: Path, analyses: list[Analysis], found: list[Combined])
 
 
 def table(found: list[Combined]) -> list[list[str]]:
-    """Return for each quantity its name, the mean, and the single values."""
-    return [
-        [c.mean.name, c.mean.number(), *(rounded(q.value, q.error) for q in c.single)]
-        for c in found
-    ]
+    """Return for each quantity its name and remark, the mean, and the single values."""
+    rows = []
+    for combined in found:
+        mean = combined.mean
+        name = f"{mean.name} ({mean.remark})" if mean.remark else mean.name
+        single = [rounded(q.value, q.error) for q in combined.single]
+        rows.append([name, mean.number(), *single])
+    return rows

@@ -25,7 +25,7 @@ def scene(run: Run) -> dict[str, Any]:
     dict
         As ``viewer.js`` describes it; lengths in 0.01 Å.
     """
-    solute = run.solute if len(run.solute) else np.arange(len(run.numbers))
+    solute = run.followed
     stride = run.stride(len(solute))
     last = (len(run.trajectory) - 1) * stride
     region = run.focus if len(run.focus) else _central(run, solute)

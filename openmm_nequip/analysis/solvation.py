@@ -9,6 +9,7 @@ import numpy as np
 from .observables import as_trajectory
 
 _POLAR = (7, 8)  # atomic numbers of what gives and takes hydrogen bonds
+_HELD = 2_000_000  # pairs times frames whose distances are held at a time
 
 
 def sasa(numbers: np.ndarray, positions: np.ndarray, probe: float = 1.4) -> np.ndarray:
@@ -126,3 +127,36 @@ def hydrogen_bonds(
     )
     bonded = cosine > np.cos(np.radians(angle))
     return np.stack([frame, rows[pair], columns[pair]], axis=1)[bonded]
+
+
+def hydrogen_bond_count(
+    positions: np.ndarray,
+    donors: np.ndarray,
+    takers: np.ndarray,
+    box: np.ndarray | None = None,
+) -> np.ndarray:
+    """How many `hydrogen_bonds` each frame has.
+
+    Parameters
+    ----------
+    positions
+        Å, shape ``[F, N, 3]``.
+    donors
+        ``[donor, hydrogen]``, shape ``[D, 2]``.
+    takers
+        Acceptors, shape ``[A]``.
+    box
+        Box vectors, Å, shape ``[F, 3, 3]``.
+
+    Returns
+    -------
+    ndarray of int
+        Shape ``[F]``.
+    """
+    size = max(1, _HELD // max(1, len(donors) * len(takers)))
+    counts = []
+    for start in range(0, len(positions), size):
+        part = slice(start, start + size)
+        found = hydrogen_bonds(positions[part], donors, takers, None if box is None else box[part])
+        counts.append(np.bincount(found[:, 0], minlength=len(positions[part])))
+    return np.concatenate(counts)

@@ -1,6 +1,7 @@
 """A run folder in figures: read what a simulation left and compute every observable."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ..md.reporters import read_warnings
 from ..modelfile import DEFAULT_MODEL, write_atomically
 from .cautions import cautions
+from .conformers import Conformers, conformers
 from .folder import Run, formula, open_run
 from .molecule import molecule
 from .protein import protein
@@ -51,8 +53,23 @@ def analyze(folder: str | Path) -> Analysis:
     InputError
         The folder is not a run folder, or there is too little in it yet.
     """
-    run = open_run(folder)
-    sections = [molecule(run)]
+    return next(analyze_together([open_run(folder)]))
+
+
+def analyze_together(runs: Sequence[Run]) -> Iterator[Analysis]:
+    """Analyse runs of one system; conformers have the same numbers in all of them.
+
+    Raises
+    ------
+    InputError
+        The runs are not of the same molecule.
+    """
+    for run, found in zip(runs, conformers(runs), strict=True):
+        yield _analyze(run, found)
+
+
+def _analyze(run: Run, shapes: Conformers | None) -> Analysis:
+    sections = [molecule(run, shapes)]
     if (found := protein(run)) is not None:
         sections.append(found)
     sections += [*surroundings(run), thermodynamics(run)]

@@ -10,9 +10,9 @@ from ase.data import chemical_symbols
 
 from .folder import Run
 from .observables import as_trajectory, box_widths, radial_distribution
-from .plots import draw_displacement, draw_rdf
+from .plots import draw_counts, draw_displacement, draw_rdf
 from .results import Picture, Quantity, Section, average
-from .solvation import acceptors, hydrogen_bonds, neighbour_count, polar_hydrogens
+from .solvation import acceptors, hydrogen_bond_count, neighbour_count, polar_hydrogens
 from .transport import Diffusion, diffusion_coefficient, unwrap
 
 SHELL = 3.5  # Å, from the heavy atoms of the region to the oxygen of a water next to it
@@ -40,22 +40,41 @@ def surroundings(run: Run) -> list[Section]:
     heavy = run.focus[run.numbers[run.focus] > 1]
     to_region = _site_pairs(run, oxygens) if around else {}
     within = _solvent_pairs(run) if len(oxygens) > 1 else _element_pairs(run)
-    curves, shell, bonds, given = _collect(run, {**to_region, **within}, heavy, oxygens, around)
+    curves, shell, bonds, of_water = _collect(run, {**to_region, **within}, heavy, oxygens, around)
 
     if to_region:
         _add_rdf(near, "rdf_region", "Water around it", {k: curves[k] for k in to_region})
+    times = np.array(run.chosen(_FRAMES)) * run.spacing
     if around:
+        given, taken = (
+            average(f"hydrogen bonds to water, {kind}", count)
+            for kind, count in zip(("given", "taken"), bonds.T, strict=True)
+        )
         near.quantities += [
             average("waters next to it", shell, "", f"oxygen within {SHELL} Å of a heavy atom"),
-            average("hydrogen bonds to water, given", bonds[:, 0]),
-            average("hydrogen bonds to water, taken", bonds[:, 1]),
+            given,
+            taken,
         ]
+        near.pictures.append(
+            Picture("hydrogen_bonds", "Hydrogen bonds to water",
+                    f"Number of hydrogen bonds to water against time: {given.number()} given and "
+                    f"{taken.number()} taken on average.",
+                    partial(draw_counts, times=times, counts={"given": bonds[:, 0],
+                                                              "taken": bonds[:, 1]}))
+        )  # fmt: skip
         near.remarks.append(_sampled(run))
     if within:
         _add_rdf(solvent, "rdf", "Radial distribution", {k: curves[k] for k in within})
         solvent.remarks.append(_sampled(run))
-    if len(given):
-        solvent.quantities.append(average("hydrogen bonds that a water gives", given))
+    if len(of_water):
+        number = average("hydrogen bonds that a water gives", of_water)
+        solvent.quantities.append(number)
+        solvent.pictures.append(
+            Picture("hydrogen_bonds_water", "Hydrogen bonds of water",
+                    "Hydrogen bonds that a water gives to another one against time; "
+                    f"{number.number()} on average.",
+                    partial(draw_counts, times=times, counts={"given by a water": of_water}))
+        )  # fmt: skip
     _add_diffusion(run, solvent, oxygens)
     return [section for section in (near, solvent) if section.quantities or section.pictures]
 
@@ -147,10 +166,9 @@ def _bonds_to_water(
     donors = polar_hydrogens(run.numbers, run.bonds)
     of_region, of_water = np.isin(donors[:, 0], run.focus), np.isin(donors[:, 0], near)
     takers = run.focus[np.isin(run.focus, acceptors(run.numbers))]
-    given = hydrogen_bonds(positions, donors[of_region], near.astype(int), box)
-    taken = hydrogen_bonds(positions, donors[of_water], takers, box)
-    count = len(positions)
-    return np.stack([np.bincount(k[:, 0], minlength=count) for k in (given, taken)], axis=1)
+    given = hydrogen_bond_count(positions, donors[of_region], near.astype(int), box)
+    taken = hydrogen_bond_count(positions, donors[of_water], takers, box)
+    return np.stack([given, taken], axis=1)
 
 
 def _bonds_of_water(
@@ -159,8 +177,8 @@ def _bonds_of_water(
     """Hydrogen bonds that a water gives to another one, mean of some waters, shape ``[F]``."""
     some = np.random.default_rng(0).choice(oxygens, min(_BONDED, len(oxygens)), replace=False)
     donors = polar_hydrogens(run.numbers, run.bonds)
-    found = hydrogen_bonds(positions, donors[np.isin(donors[:, 0], some)], oxygens, box)
-    return np.bincount(found[:, 0], minlength=len(positions)) / len(some)
+    found = hydrogen_bond_count(positions, donors[np.isin(donors[:, 0], some)], oxygens, box)
+    return found / len(some)
 
 
 def _add_rdf(section: Section, name: str, title: str, curves: Curves) -> None:

@@ -46,9 +46,10 @@ def report(folder: Path, console: Console) -> None:
 
 
 def _one(folder: Path, console: Console) -> None:
-    from ..analysis.summary import table
+    from ..analysis.summary import analyze, table
 
-    analysis = _save(folder)
+    analysis = analyze(folder)
+    _save(analysis)
     grid = Table(title=analysis.title, title_justify="left", show_header=False)
     for name, value in table(analysis.summary):
         grid.add_row(name, escape(value))
@@ -58,18 +59,24 @@ def _one(folder: Path, console: Console) -> None:
 
 def _several(folder: Path, replicas: list[Path], console: Console) -> None:
     from ..analysis import replicas as several
+    from ..analysis.folder import open_run
     from ..analysis.report import save_combined_report
+    from ..analysis.summary import analyze_together
     from ..errors import InputError
 
-    analyses = []
+    runs = []
     for replica in replicas:
         try:
-            analyses.append(_save(replica))
-            console.print(f"{replica.name} analysed")
+            runs.append(open_run(replica))
         except InputError as error:  # one that has just begun
             console.print(f"{replica.name} left out: {error}", markup=False)
-    if len(analyses) < 2:
+    if len(runs) < 2:
         raise InputError(f"of the replicas in '{folder}' fewer than two are long enough to compare")
+    analyses = []
+    for analysis in analyze_together(runs):
+        _save(analysis)
+        analyses.append(analysis)
+        console.print(f"{analysis.run.folder.name} analysed")
     found = several.combine(analyses)
     several.save_combined(folder, analyses, found)
     page = save_combined_report(folder, analyses, found)
@@ -84,13 +91,12 @@ def _several(folder: Path, replicas: list[Path], console: Console) -> None:
     console.print(f"report: [bold]{escape(str(page))}[/]")
 
 
-def _save(folder: Path) -> "Analysis":
-    """Analyse a run folder and write everything into it."""
+def _save(analysis: "Analysis") -> None:
+    """Write figures, summary and report into the run folder."""
     from ..analysis.plots import save_plots
     from ..analysis.report import save_report
-    from ..analysis.summary import analyze, save_summary
+    from ..analysis.summary import save_summary
 
-    analysis = analyze(folder)
+    folder = analysis.run.folder
     save_summary(analysis, save_plots(analysis.title, analysis.pictures, folder / "plots"))
     save_report(analysis)
-    return analysis

@@ -7,6 +7,7 @@ from rdkit import Chem
 from scipy.spatial.transform import Rotation
 
 from openmm_nequip.analysis.conformations import (
+    backbone,
     clusters,
     radius_of_gyration,
     ramachandran,
@@ -43,6 +44,18 @@ def dihedral(angle: np.ndarray) -> np.ndarray:
 def test_superposition_undoes_rotation_and_translation():
     moved = superpose(tumbling(np.array([SHAPE] * 5)), SHAPE)
     np.testing.assert_allclose(moved, [SHAPE] * 5, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", np.eye(3))
+def test_superposition_undoes_half_a_turn(axis):
+    turned = SHAPE @ Rotation.from_rotvec(np.pi * axis).as_matrix().T
+    np.testing.assert_allclose(superpose(turned[None], SHAPE), [SHAPE], atol=1e-9)
+
+
+def test_superposition_does_not_reflect():
+    reflected = superpose(SHAPE[None] * [1, 1, -1], SHAPE)
+    volume = [np.linalg.det(shape[[1, 2, 3]] - shape[0]) for shape in (reflected[0], SHAPE)]
+    assert volume[0] == pytest.approx(-volume[1])
 
 
 def test_rmsf_of_a_harmonic_displacement():
@@ -188,8 +201,10 @@ def peptide(phi: float, psi: float, residues: int) -> mdtraj.Trajectory:
 
 
 def test_ramachandran_finds_the_torsions_it_was_built_with():
-    phi, psi, residues = ramachandran(peptide(-57.0, -47.0, 8))
+    chain = peptide(-57.0, -47.0, 8)
+    *atoms, residues = backbone(chain.topology)
     assert residues == [f"ALA{k}" for k in range(1, 7)]  # both ends lack one of the two
+    phi, psi = ramachandran(chain.xyz * 10.0, *atoms)
     np.testing.assert_allclose(phi, -57.0, atol=0.05)
     np.testing.assert_allclose(psi, -47.0, atol=0.05)
 
@@ -199,7 +214,8 @@ def test_ramachandran_without_a_peptide_is_empty():
     residue = water.add_residue("HOH", water.add_chain())
     for name in ("O", "H1", "H2"):
         water.add_atom(name, mdtraj.element.Element.getBySymbol(name[0]), residue)
-    phi, psi, residues = ramachandran(mdtraj.Trajectory(np.zeros((2, 3, 3)), water))
+    *atoms, residues = backbone(water)
+    phi, psi = ramachandran(np.zeros((2, 3, 3)), *atoms)
     assert (phi.shape, psi.shape, residues) == ((2, 0), (2, 0), [])
 
 

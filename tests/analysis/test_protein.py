@@ -33,6 +33,7 @@ def test_results_of_a_protein(folder):
     inner = (RESIDUES - 2) / RESIDUES  # DSSP counts both ends out
     assert found["residues in a helix"]["value"] == pytest.approx(0.6 * inner)
     assert found["residues in a strand"]["value"] == 0
+    assert found["hydrogen bonds within the protein"]["value"] == 0  # there are no hydrogens
     alpha = 10 * folder_alpha(folder)
     radius = np.sqrt(((alpha - alpha.mean(axis=0)) ** 2).sum(axis=1).mean())
     assert found["RMSD of Cα"]["value"] > 0.2 * radius
@@ -45,10 +46,11 @@ def folder_alpha(folder) -> np.ndarray:
 
 def test_figures_of_a_protein(folder):
     analysis = analyze(folder)
-    expected = {"ramachandran", "rmsd_protein", "rmsf_protein", "secondary_structure"}
+    expected = {"ramachandran", "rmsd_protein", "rmsf_protein", "secondary_structure",
+                "hydrogen_bonds_protein"}  # fmt: skip
     assert expected <= {picture.name for picture in analysis.pictures}
     chosen = [picture for picture in analysis.pictures if picture.name in expected]
-    assert len(save_plots("protein", chosen, folder / "plots")) == 5
+    assert len(save_plots("protein", chosen, folder / "plots")) == 6
 
 
 def test_of_a_large_protein_the_backbone_is_shown(folder, monkeypatch):

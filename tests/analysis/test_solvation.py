@@ -5,6 +5,7 @@ import pytest
 
 from openmm_nequip.analysis.solvation import (
     acceptors,
+    hydrogen_bond_count,
     hydrogen_bonds,
     neighbour_count,
     polar_hydrogens,
@@ -87,6 +88,17 @@ def test_bonds_of_several_frames():
     assert bonded(frames) == [[1, 0, 1], [1, 2, 2]]
 
 
+def test_bonds_are_counted_in_pieces(monkeypatch):
+    monkeypatch.setattr("openmm_nequip.analysis.solvation._HELD", 25)
+    frames = np.concatenate([chain(3, 4.0), chain(3, 2.9), chain(3, 2.9, 45), chain(3, 2.9)])
+    oxygens = np.array([0, 3, 6])
+    donors = np.stack([oxygens, oxygens + 1], axis=1)
+    assert hydrogen_bond_count(frames, donors, oxygens).tolist() == [0, 2, 0, 2]
+
+
 def test_no_donors_no_bonds():
     found = hydrogen_bonds(np.zeros((2, 3, 3)), np.empty((0, 2), dtype=int), np.array([0]))
     assert found.shape == (0, 3)
+    assert hydrogen_bond_count(
+        np.zeros((2, 3, 3)), np.empty((0, 2), dtype=int), np.array([0])
+    ).tolist() == [0, 0]

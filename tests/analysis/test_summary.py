@@ -12,6 +12,7 @@ from PIL import Image
 
 from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.plots import save_plots
+from openmm_nequip.analysis.report import save_report
 from openmm_nequip.analysis.scene import scene
 from openmm_nequip.analysis.summary import Analysis, analyze, save_summary, table
 from openmm_nequip.analysis.transport import diffusion_coefficient
@@ -19,6 +20,7 @@ from openmm_nequip.errors import InputError
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 
 from .runs import ethanol_in_water, write_run
+from .test_solvation import chain
 
 FRAMES = 41
 
@@ -152,6 +154,39 @@ def test_water_around_the_region_is_counted(tmp_path):
     assert analyze(run).summary["results"]["waters next to it"]["value"] == expected
 
 
+def test_hydrogen_bonds_have_a_figure(tmp_path):
+    structure = ethanol_in_water()
+    run = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)},
+                    region=list(range(9)))  # fmt: skip
+    analysis = analyze(run)
+    results, pictures = analysis.summary["results"], {p.name: p for p in analysis.pictures}
+    shown = pictures["hydrogen_bonds"].draw.keywords
+    np.testing.assert_allclose(shown["times"], 0.005 * np.arange(8, FRAMES))
+    for kind in ("given", "taken"):
+        mean = results[f"hydrogen bonds to water, {kind}"]["value"]
+        assert shown["counts"][kind].mean() == pytest.approx(mean)
+    of_water = pictures["hydrogen_bonds_water"].draw.keywords["counts"]["given by a water"]
+    mean = results["hydrogen bonds that a water gives"]["value"]
+    assert of_water.mean() == pytest.approx(mean)
+    assert mean > 0
+
+
+def test_hydrogen_bonds_in_vacuum_are_counted(tmp_path):
+    # Three waters in a row; in the second half of the frames the last one is far away.
+    near, far = chain(3, 2.9)[0], chain(3, 2.9)[0]
+    far[6:] += [5.0, 0, 0]
+    structure = from_ase(ase.Atoms("OHHOHHOHH", near))
+    frames = np.array([near] * 20 + [far] * 20) / 10
+    run = write_run(tmp_path / "run", structure, frames, {"step": np.arange(50)})
+    analysis = analyze(run)
+    assert analysis.summary["results"]["hydrogen bonds inside"]["value"] == pytest.approx(1.5)
+    (picture,) = [p for p in analysis.pictures if p.name == "hydrogen_bonds_inside"]
+    assert picture.draw.keywords["counts"]["inside"].tolist() == [2] * 20 + [1] * 20
+    alone = load_structure("ethanol")  # has one acceptor, which is the donor
+    run = write_run(tmp_path / "alone", alone, shaken(alone), {"step": np.arange(FRAMES)})
+    assert "hydrogen bonds inside" not in analyze(run).summary["results"]
+
+
 def test_distributions_are_those_of_all_frames_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("openmm_nequip.analysis.folder._CHUNK", 5 * 129)
     structure = ethanol_in_water()
@@ -264,6 +299,24 @@ def test_a_row_in_the_writing_is_left_out(tmp_path):
         path.write_text(whole + unfinished)
         assert read_log(path)["step"][-1] == FRAMES - 1
         path.write_text(whole)
+
+
+def test_a_potential_that_was_not_evaluated_has_no_energy(tmp_path):
+    structure = ethanol_in_water(10)
+    log = {"ml_potential_kJ_mol": np.full(FRAMES, np.nan), "dE_dlambda_kJ_mol": np.arange(FRAMES)}
+    folder = write_run(tmp_path / "run", structure, shaken(structure), log, region=list(range(9)),
+                       force_field=["tip3p.xml"], ml_region="resname MOL",
+                       lambda_interpolate=0.0)  # fmt: skip
+    (folder / "log.txt").write_text("what was done\n")
+    for missing in ("nan", ""):
+        text = (folder / "state.csv").read_text().replace("nan", missing)
+        (folder / "state.csv").write_text(text)
+        analysis = analyze(folder)
+        assert "potential energy of the ML region" not in analysis.summary["results"]
+        assert "ml_energy" not in made(analysis)
+        assert analysis.summary["results"]["dE/dλ"]["value"] == np.arange(FRAMES)[8:].mean()
+        assert "NaN" not in json.dumps(analysis.summary)
+        save_report(analysis)
 
 
 def test_not_a_run_folder_is_one_clear_line(tmp_path):
