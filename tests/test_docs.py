@@ -32,6 +32,19 @@ def test_examples_are_valid(page):
         valid(yaml.safe_load(text))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_do_not_meet_in_a_run_folder(page):
+    """A run folder is never overwritten: what follows a page in order must not come upon one."""
+    made: dict[str, str] = {}
+    commands = re.findall(
+        r"^openmm-nequip (simulate|train) (\S+)\.yaml\b(.*)$", page.read_text(), re.M
+    )
+    for command, config, rest in commands:
+        output = re.search(r"output=(\S+)", rest)
+        folder = output[1] if output else f"runs/{Path(config).name}"
+        assert made.setdefault(folder, command) == command, folder
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_recipes_are_valid(recipe, monkeypatch):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", "data")

@@ -1,7 +1,8 @@
 """Alanine dipeptide in TIP3P water as ML/MM: the ordinary OpenMM script.
 
-python run.py                  # 2 ps, some minutes on two cores
+python run.py                        # 2 ps, some minutes on two cores
 python run.py --picoseconds 5000
+python run.py solvated-peptide.pdb   # another peptide; water is added where there is none
 """
 
 import argparse
@@ -23,19 +24,23 @@ from openmm.app import (
 from openmmml import MLPotential
 
 from openmm_nequip.md.checks import check_run
+from openmm_nequip.md.region import select
 
 parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("structure", nargs="?", default="alanine-dipeptide.pdb", help="PDB file")
 parser.add_argument("--picoseconds", type=float, default=2.0)
-picoseconds = parser.parse_args().picoseconds
+arguments = parser.parse_args()
+picoseconds = arguments.picoseconds
 
-pdb = PDBFile("alanine-dipeptide.pdb")
+pdb = PDBFile(arguments.structure)
 forcefield = ForceField("amber14-all.xml", "amber14/tip3p.xml")
 modeller = Modeller(pdb.topology, pdb.positions)
-modeller.addSolvent(forcefield, padding=0.8 * unit.nanometer)
+if all(residue.name != "HOH" for residue in pdb.topology.residues()):
+    modeller.addSolvent(forcefield, padding=0.8 * unit.nanometer)
 mm_system = forcefield.createSystem(
     modeller.topology, nonbondedMethod=PME, nonbondedCutoff=0.8 * unit.nanometer, constraints=HBonds
 )
-peptide = [atom.index for atom in modeller.topology.atoms() if atom.residue.name != "HOH"]
+peptide = select(modeller.topology, "protein")
 system = MLPotential("nequip").createMixedSystem(modeller.topology, mm_system, peptide)
 system.addForce(MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin))
 
@@ -74,7 +79,7 @@ figure = Figure(figsize=(4.5, 4.2), layout="constrained")
 ax = figure.subplots()
 ax.scatter(phi * degrees, psi * degrees, s=8, c=range(len(frames)), cmap="viridis")
 ax.set(
-    title=f"Alanine dipeptide in water, {picoseconds:g} ps", xlabel="φ (°)", ylabel="ψ (°)",
+    title=f"Peptide in water, {picoseconds:g} ps", xlabel="φ (°)", ylabel="ψ (°)",
     xlim=(-180, 180), ylim=(-180, 180),
 )  # fmt: skip
 figure.savefig("ramachandran.png", dpi=150)

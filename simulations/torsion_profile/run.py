@@ -42,14 +42,18 @@ def scan(system, torsion):
     system.addForce(restraint)
     integrator = LangevinMiddleIntegrator(300, 1, 0.0005)
     simulation = Simulation(pdb.topology, system, integrator)
-    simulation.context.setPositions(pdb.positions)
-    energies = np.full(len(angles), np.inf)
-    for k in [*range(len(angles)), *reversed(range(len(angles)))]:  # there and back
+    count = len(angles)
+    energies, shapes = np.full(count, np.inf), [pdb.positions] * count
+    there = [(k, k - 1) for k in range(count)]
+    back = [(k, (k + 1) % count) for k in reversed(range(count))]
+    for k, before in there + back:  # from the best shape at the angle before, across 180° too
+        simulation.context.setPositions(shapes[before])
         simulation.context.setParameter("target", np.radians(angles[k]))
         simulation.minimizeEnergy(tolerance=1.0)
-        state = simulation.context.getState(energy=True, groups={0})
+        state = simulation.context.getState(energy=True, positions=True, groups={0})
         energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        energies[k] = min(energies[k], energy)
+        if energy < energies[k]:
+            energies[k], shapes[k] = energy, state.getPositions()
     return energies - energies.min()
 
 
