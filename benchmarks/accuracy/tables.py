@@ -182,7 +182,7 @@ def fine_tuning(results: Results) -> str:
     rows = []
     for molecule in dict.fromkeys((*known.molecules, *(r["molecule"] for r in results))):
         of_molecule = select(results, molecule=molecule)
-        for size in sorted({*known.frames, *_sizes(of_molecule)}):
+        for size in _sizes(of_molecule):
             runs = [select(of_molecule, frames=size, start=start) for start in tasks.STARTS]
             row = [molecule.replace("3bpa", "3BPA"), str(size)]
             for error in (FORCES, ENERGY):
