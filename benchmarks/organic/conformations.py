@@ -12,7 +12,6 @@ from ase.data import atomic_masses, covalent_radii, vdw_radii
 from ase.units import fs, kB
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdForceFieldHelpers, rdMolTransforms
-from rdkit.Geometry import Point3D
 
 _EV = 0.0433641153  # kcal/mol
 
@@ -75,8 +74,7 @@ class Molecule:
         """Turn a dihedral angle of a minimum to `angle` (degrees) and relax the rest, Å."""
         copy = Chem.Mol(self.molecule)
         shape = copy.GetConformer(k)
-        for atom, position in enumerate(self.minima[k]):
-            shape.SetAtomPosition(atom, Point3D(*map(float, position)))
+        shape.SetPositions(self.minima[k])
         rdMolTransforms.SetDihedralDeg(shape, *atoms, angle)
         properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(copy)
         field = rdForceFieldHelpers.MMFFGetMoleculeForceField(copy, properties, confId=k)
@@ -272,8 +270,7 @@ class Complex:
                 Structure(m.numbers, m.minima[rng.integers(len(m.minima))]) for m in (first, second)
             ]
             pair = together(parts, rng, closeness=0.0, spread=0.3)
-            for atom, position in enumerate(pair.positions):
-                shape.SetAtomPosition(atom, Point3D(*map(float, position)))
+            shape.SetPositions(pair.positions)
             field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
                 self.molecule, properties, confId=0, ignoreInterfragInteractions=False
             )

@@ -73,12 +73,19 @@ class Frame(NamedTuple):
     structure: c.Structure
 
 
+def _embedded(smiles: str, rng: np.random.Generator, conformers: int) -> c.Molecule | None:
+    """Return a molecule, if RDKit can embed it and MMFF94 knows it."""
+    try:
+        return c.Molecule(smiles, rng, conformers)
+    except ValueError:
+        return None
+
+
 def of_molecules(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
     """Normal modes, dynamics, torsions and stretched bonds of each molecule."""
     for smiles in work.subjects:
-        try:
-            molecule = c.Molecule(smiles, rng, conformers=3)
-        except ValueError:
+        molecule = _embedded(smiles, rng, conformers=3)
+        if molecule is None:
             continue
         shares = rng.multinomial(work.frames, [0.3, 0.4, 0.15, 0.15])
         makers: list[Callable[[int, int], list[np.ndarray]]] = [
@@ -112,9 +119,8 @@ def of_clusters(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
 
 def _moving(smiles: str, rng: np.random.Generator) -> list[c.Structure]:
     """Return conformations at about room temperature, if MMFF94 and the teacher know it well."""
-    try:
-        molecule = c.Molecule(smiles, rng, conformers=1)
-    except ValueError:
+    molecule = _embedded(smiles, rng, conformers=1)
+    if molecule is None:
         return []
     frames = c.dynamics(molecule, 0, rng.uniform(200, 500), 12, rng)
     labels = _teacher().label([molecule.numbers] * len(frames), frames)
@@ -128,9 +134,8 @@ def _moving(smiles: str, rng: np.random.Generator) -> list[c.Structure]:
 def of_torsions(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
     """Rotatable bonds of each molecule, turned by any angle."""
     for smiles in work.subjects:
-        try:
-            molecule = c.Molecule(smiles, rng, conformers=1)
-        except ValueError:
+        molecule = _embedded(smiles, rng, conformers=1)
+        if molecule is None:
             continue
         for positions in c.torsions(molecule, 0, work.frames, rng):
             yield Frame(smiles, c.Structure(molecule.numbers, positions))
@@ -138,7 +143,7 @@ def of_torsions(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
 
 def of_complexes(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
     """Relaxed dimers, pushed together, pulled apart, and at a temperature."""
-    pool = [_embedded(smiles, rng) for smiles in work.subjects]
+    pool = [_known(smiles, rng) for smiles in work.subjects]
     molecules = [molecule for molecule in pool if molecule]
     for k, molecule in enumerate(molecules):
         partner = molecules[k if rng.random() < 0.3 else rng.integers(len(molecules))]
@@ -152,11 +157,10 @@ def of_complexes(work: Work, rng: np.random.Generator) -> Iterator[Frame]:
             yield Frame(work.name, c.Structure(pair.numbers, positions))
 
 
-def _embedded(smiles: str, rng: np.random.Generator) -> c.Molecule | None:
-    """Return a molecule, if MMFF94 and the teacher know it well."""
-    try:
-        molecule = c.Molecule(smiles, rng, conformers=2)
-    except ValueError:
+def _known(smiles: str, rng: np.random.Generator) -> c.Molecule | None:
+    """Return a molecule, if MMFF94 knows it and the teacher knows it well."""
+    molecule = _embedded(smiles, rng, conformers=2)
+    if molecule is None:
         return None
     (label,) = _teacher().label([molecule.numbers], [molecule.minima[0]])
     return molecule if label.spread < 0.5 * MAX_SPREAD else None
