@@ -112,26 +112,32 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1)
 def rmd17(results: Results, frames: int, published: dict[str, Any]) -> str:
     """Return the table of all molecules for one size of the training set.
 
-    Means are over all ten molecules, and there is none as long as one is missing.
+    Where pretrained weights were fine-tuned on as many frames, those errors stand beside. Means
+    are over all ten molecules, and there is none as long as one is missing.
     """
     theirs = published["rmd17"].get(frames, {})
-    rows, means = [], []
+    tuned = select(results, task="fine-tuning", frames=frames, start="fine-tuned")
+    ours = [select(results, task="rmd17", frames=frames)] + ([tuned] if tuned else [])
+    rows = []
     for molecule in tasks.MOLECULES:
-        runs = select(results, task="rmd17", frames=frames, molecule=molecule)
-        means.append([mean(runs, error) for error in (FORCES, ENERGY)])
+        runs = [select(found, molecule=molecule) for found in ours]
         cells = [molecule.replace("salicylic", "salicylic acid")]
         for error, column in ((FORCES, 1), (ENERGY, 0)):
-            cells.append(cell(runs, error))
-            cells += [as_published(values[molecule][column]) for values in theirs.values()]
-        rows.append([*cells, str(len(runs)), minutes(runs)])
+            cells += [cell(found, error) for found in runs]
+            cells += [as_published(theirs[name][molecule][column]) for name in theirs]
+        rows.append([*cells, str(len(runs[0])), minutes(runs[0])])
     last = ["**mean**"]
-    for error, column in ((0, 1), (1, 0)):
-        values = [found[error] for found in means if found[error] is not None]
-        complete = len(values) == len(tasks.MOLECULES)
-        last.append(f"**{number(statistics.mean(values))}**" if complete else "–")
+    for error, column in ((FORCES, 1), (ENERGY, 0)):
+        for found in ours:
+            means = [mean(select(found, molecule=m), error) for m in tasks.MOLECULES]
+            known = [value for value in means if value is not None]
+            complete = len(known) == len(means)
+            last.append(f"**{number(statistics.mean(known))}**" if complete else "–")
         for other in theirs.values():
             last.append(number(statistics.mean(v[column] for v in other.values())))
-    columns = ["molecule", "**forces**, MAE (meV/Å)", *theirs, "**energy**, MAE (meV)", *theirs]
+    columns = ["molecule"]
+    for kind in ("**forces**, MAE (meV/Å)", "**energy**, MAE (meV)"):
+        columns += [kind, *(["fine-tuned"] if tuned else []), *theirs]
     return table([*columns, "runs", "minutes"], [*rows, [*last, "", ""]])
 
 
@@ -235,11 +241,12 @@ def origin(results: Results) -> list[str]:
 
 def markdown(results: Results, published: dict[str, Any], picture: str | None) -> str:
     """Return all tables as Markdown, with what was not run and where the figures are from."""
+    tuned = current(select(results, task="fine-tuning", start="fine-tuned"))
     results = [r for r in results if r["task"] != "fine-tuning"]
     shown = current(results)
     parts = []
     for frames in _sizes(select(shown, task="rmd17")):
-        parts += [f"### rMD17, {frames} training frames", rmd17(shown, frames, published)]
+        parts += [f"### rMD17, {frames} training frames", rmd17(shown + tuned, frames, published)]
     for molecule in sorted({r["molecule"] for r in select(shown, task="learning-curve")}):
         title = f"### Learning curve of {molecule}: forces, MAE (meV/Å)"
         parts += [title, learning_curve(shown, molecule, published)]

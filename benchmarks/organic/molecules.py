@@ -60,6 +60,20 @@ SULFUR = """
 *SS* *CSS* *CSSC* *CSC* *SC* *C(=O)S* *CS(=O)C* *CS(=O)(=O)C* *CS(=O)(=O)N(*)* *c1ccc(S*)cc1
 """
 
+#: Barriers that are high, or on which the members disagree more: amides, esters, bonds of S and N.
+TURNED = """
+CSSC CCSSC CCSSCC CC(C)SSC CC(C)SSC(C)C CCCSSC OCCSSC NCCSSCCN OCCSSCCO CSSCC(N)=O CSSCC(=O)OC
+CSSc1ccccc1 c1ccc(SSc2ccccc2)cc1 CSSCC(NC(C)=O)C(=O)NC CSSS CSSSC C1CCSSC1 C1CSSC1 CC(=O)NC CC(=O)N
+NC=O CNC=O CN(C)C=O CC(=O)N(C)C CCNC(C)=O CCC(=O)NC CC(C)NC(C)=O CNC(=O)C(C)C CNC(=O)c1ccccc1
+CC(=O)Nc1ccccc1 CNC(=O)C=C CNC(=O)CO CNC(=O)CN CNC(=O)CNC=O CNC(N)=O CNC(=O)NC CN(C)C(=O)NC
+COC(=O)NC COC(N)=O CNC(=O)N(C)OC CC(=O)NN CC(=O)NO CC(=O)NC(C)=O CNC(C)=S NC(C)=S CNC(=N)N
+CC(=O)N1CCCC1 CC(=O)N1CCCCC1 O=CN1CCOCC1 CC(=O)OC CC(=O)OCC COC=O CC(=O)Oc1ccccc1 COC(=O)C=C
+COC(=O)c1ccccc1 CC(=O)SC CS(=O)(=O)NC CS(=O)(=O)N(C)C CS(=O)(=O)Nc1ccccc1 CN=NC CC=NC CC=NO CC=NN
+C=CC=C C=CC=O C=Cc1ccccc1 O=Cc1ccccc1 c1ccccc1-c1ccccc1 c1ccc(-c2ccccn2)cc1 c1cnc(-c2ncccn2)nc1
+Nc1ccccc1 CNc1ccccc1 COc1ccccc1 COC=C CN(C)N COOC CONC NCCO ClCCCl FCCF OCCF NCCF ClCCO COCCOC
+CSCCSC
+"""
+
 #: What is put there.
 SUBSTITUENTS = """
 *C *CC *C(C)C *C1CC1 *C=C *C#C *CO *O *OC *OC(F)(F)F *N *NC *N(C)C *CN *C#N *F *Cl *C(F)(F)F *C(F)F

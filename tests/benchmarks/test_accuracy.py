@@ -348,7 +348,8 @@ def test_table_of_fine_tuning(tables, data, monkeypatch):
     assert row[2:6] == ["90.0", "61.0 ± 1.4", "22.0 ± 2.8", "–"]
     assert cells(text, "3BPA | 50")[2:] == row[2:]
     assert "| aspirin |" not in text  # nothing was run
-    assert "- 50 training frames, scratch: ethanol, aspirin\n" in text
+    missing = [m for m in tables.tasks.MOLECULES if m != "uracil"]
+    assert f"- 50 training frames, scratch: {', '.join(missing)}\n" in text
     assert "fine-tuning" not in tables.markdown(results, {"sources": {}}, None)
     other = [r | {"digest": "00000000"} for r in results]
     assert "not shown: 8" in tables.fine_tuning_markdown(other)
@@ -399,6 +400,25 @@ def test_mean_needs_all_molecules(tables, published, data):
     assert cells(text, "**mean**")[1:4] == ["**14.5**", "30.8", "24.7"]
     assert cells(text, "aspirin")[1:5] == ["10.0", "52.0", "43.9", "1.0"]
     assert "rMD17, 50 training frames: aspirin" not in text
+
+
+def test_fine_tuned_beside_new_weights(tables, published, data, monkeypatch):
+    monkeypatch.setattr(tables.tasks, "find_model", lambda name: find_model("ethanol-pbe"))
+    cases = tables.tasks.cases("rmd17", [50])
+    results = [result(tables, case, forces=20.0) for case in cases]
+    assert "fine-tuned" not in tables.markdown(results, published, None)
+    tuned = tables.tasks.cases("fine-tuning", [10, 50], starts=["fine-tuned"])
+    tuned = [result(tables, case, forces=15.0, start=case.start) for case in tuned]
+    other = [{**tuned[0], "digest": "00000000"}]
+    assert "fine-tuned" not in tables.markdown(results + other, published, None)
+    text = tables.markdown(results + tuned, published, None)
+    assert cells(text, "molecule")[1:5] == [
+        "**forces**, MAE (meV/Å)", "fine-tuned", "NequIP", "MACE"
+    ]  # fmt: skip
+    assert cells(text, "aspirin")[1:5] == ["20.0", "15.0", "52.0", "43.9"]
+    assert cells(text, "**mean**")[1:5] == ["**20.0**", "**15.0**", "30.8", "24.7"]
+    text = tables.markdown(results + tuned[:-2], published, None)  # 3BPA and uracil are missing
+    assert cells(text, "**mean**")[1:3] == ["**20.0**", "–"]
 
 
 def test_several_seeds(tables, published, data):
@@ -458,7 +478,7 @@ def test_page_is_rewritten_between_its_markers(tables, data, tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text + second.read_text()
-    assert "training frames, scratch: ethanol" in second.read_text()
+    assert "training frames, scratch: aspirin" in second.read_text()
     assert cells(text, "**openmm-nequip** | 100")[4] == "9.0"
     assert len(json.loads(results.read_text())) == 1
 
@@ -480,7 +500,7 @@ SIZES = {
     "water": ((133, 20, 167), 192, (-160, -150), (0.5, 2.0)),
     "quartz": ((100, 20, 30), 72, (-345, -335), (0.5, 3.0)),
     "silicon": ((194, 20, 25), None, (-5.5, -4), (0.1, 1.5)),
-    "fine-tuning": ((10, 50, 1000), 9, (-470, -460), (0.5, 1.5)),
+    "fine-tuning": ((10, 50, 1000), 21, (-900, -800), (0.5, 1.5)),
 }
 
 

@@ -56,8 +56,8 @@ def rng():
 
 def test_all_smiles_are_molecules_of_the_domain(scripts, rng):
     m = scripts.molecules
-    listed = m.read(m.SMALL) + m.read(m.DRUGS) + m.peptides(rng, 40)
-    assert len(listed) > 300
+    listed = m.read(m.SMALL) + m.read(m.DRUGS) + m.read(m.TURNED) + m.peptides(rng, 40)
+    assert len(listed) > 380
     assert [s for s in listed if not m.is_in_domain(s)] == []
     pieces = m.CORES.split() + m.SULFUR.split() + m.SUBSTITUENTS.split()
     assert [s for s in pieces if Chem.MolFromSmiles(s) is None or "*" not in s] == []
@@ -327,6 +327,7 @@ def plan(scripts, monkeypatch):
     """Make the plan small, the teacher a pretender and the workers threads of this process."""
     g, m = scripts.generate, scripts.molecules
     monkeypatch.setattr(m, "SMALL", "O CCO CCCC FCCF CCOCC COCCOC c1ccoc1 c1ccc2ccccc2c1")
+    monkeypatch.setattr(m, "TURNED", "CSSC CC(=O)NC FCCF")
     monkeypatch.setattr(m, "peptides", lambda rng, count: [])
     monkeypatch.setattr(g, "_spice_plan", lambda scale: [])
     monkeypatch.setattr(g, "_teacher", lambda: Pretender(scripts.teacher.Labels))
@@ -384,6 +385,8 @@ def test_frames_that_disagree_or_pull_hard_are_left_out(scripts, plan, tmp_path,
     counts = g.run(g.Work("complexes", "train/x-0000", ("FCCF", "CCO"), 6), str(tmp_path))
     assert "teachers disagree" not in counts  # nothing is made of molecules they do not know
     assert counts["kept"] > 0
+    work = g.Work("torsions", "train/x-0000", ("FCCF", "CCO"), 6, max_spread=0.6)
+    assert "teachers disagree" not in g.run(work, str(tmp_path))
     monkeypatch.setattr(g, "MAX_FORCE", 0.01)
     counts = g.run(g.Work("molecules", "train/x-0001", ("CCO",), 6), str(tmp_path))
     assert "kept" not in counts
@@ -392,7 +395,7 @@ def test_frames_that_disagree_or_pull_hard_are_left_out(scripts, plan, tmp_path,
 
 def test_the_plan_holds_molecules_out_by_scaffold(scripts, plan):
     for work in plan(0.02):
-        if work.kind == "molecules":
+        if work.kind in ("molecules", "torsions"):
             part = work.name.split("/")[0]
             assert {scripts.molecules.split(s) for s in work.subjects} == {part}
 
@@ -402,7 +405,7 @@ def test_the_plan_holds_molecules_out_by_scaffold(scripts, plan):
 
 def test_drug_like_molecules_are_no_molecules_of_the_lists(scripts):
     m, drugs = scripts.molecules, scripts.subjects.DRUG_LIKE
-    known = set(m.read(m.SMALL)) | set(m.read(m.DRUGS))
+    known = set(m.read(m.SMALL)) | set(m.read(m.DRUGS)) | set(m.read(m.TURNED))
     assert len(drugs) == 20
     for name, smiles in drugs.items():
         assert m.is_in_domain(smiles), name
