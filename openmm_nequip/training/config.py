@@ -108,7 +108,7 @@ def _limits(field: Any) -> dict[str, Any]:
 
 
 #: The `model` section: a preset and any key of the architecture, which takes precedence. What is
-#: left out has the architecture's default or depends on the data, but for `preparation.RADIAL`.
+#: left out is that of `preparation.network`, depends on the data, or is the architecture's default.
 ModelConfig: Any = create_model(
     "ModelConfig",
     __base__=Config,
@@ -135,14 +135,13 @@ class TrainingConfig(Config):
     batch_size
         Frames per optimizer step, over all processes.
     max_epochs
-        Left out: enough epochs for about 20,000 optimizer steps.
+        Left out: enough epochs for about 10,000 optimizer steps.
     max_time
         Stop after this much training time, however often interrupted: seconds, ``'90min'``,
         ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.
     optimizer, learning_rate, weight_decay, amsgrad
-        ``'adam'``, ``'adamw'``, or ``'soap'``: Adam along the principal axes of the gradients, for
-        sets that are too large to train until nothing changes any more, and for fine-tuning. If
-        left out, Adam with 0.01, for fine-tuning SOAP with 0.03; if SOAP is chosen, 0.05.
+        ``'soap'``, Adam along the principal axes of the gradients; ``'adam'`` or ``'adamw'``. The
+        rate, if left out, is 0.02 for SOAP, 0.03 when it fine-tunes, 0.01 for the others.
         `amsgrad` is for Adam and AdamW.
     schedule
         ``'cosine'`` to `min_learning_rate` at the end of the run; ``'plateau'``: times
@@ -183,8 +182,8 @@ class TrainingConfig(Config):
     batch_size: PositiveInt = 5
     max_epochs: PositiveInt | None = None
     max_time: PositiveFloat | None = None
-    optimizer: Literal["adam", "adamw", "soap"] = "adam"
-    learning_rate: PositiveFloat = 0.01
+    optimizer: Literal["soap", "adam", "adamw"] = "soap"
+    learning_rate: PositiveFloat = 0.02
     weight_decay: NonNegativeFloat = 0.0
     amsgrad: bool = True
     schedule: Literal["cosine", "plateau", "step", "constant"] = "cosine"
@@ -212,14 +211,13 @@ class TrainingConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _what_goes_together(cls, values: Any) -> Any:
+    def _rate_of_the_optimizer(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        fine_tuned = values.get("fine_tune_from") is not None
-        if fine_tuned:
-            values = {"optimizer": "soap", **values}
-        if values.get("optimizer") == "soap":
-            return {"learning_rate": 0.03 if fine_tuned else 0.05, **values}
+        if values.get("optimizer", "soap") != "soap":
+            return {"learning_rate": 0.01, **values}
+        if values.get("fine_tune_from") is not None:
+            return {"learning_rate": 0.03, **values}
         return values
 
     @field_validator("max_time", mode="before")

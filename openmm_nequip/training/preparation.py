@@ -22,6 +22,22 @@ from .sets import Sets, make_dataset
 RADIAL = {"radial": "spline", "radial_intervals": 64}
 
 
+def network(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the shape of a new network: what is given of it, else what docs/own-data.md advises.
+
+    Half as many channels for l + 1 as for l, from 64 scalars down to 16.
+    """
+    features = given.get("num_features")
+    l_max = given.get("l_max", len(features) - 1 if isinstance(features, list) else 2)
+    automatic = {
+        "num_layers": 4,
+        "l_max": l_max,
+        "parity": False,
+        "num_features": [max(64 >> l, 16) for l in range(l_max + 1)],  # noqa: E741
+    }
+    return {**automatic, **given}
+
+
 class Preparation:
     """What the configuration says about the potential before the data is read.
 
@@ -104,7 +120,8 @@ class Preparation:
                 for name, element in zip(names, elements, strict=True)
             },
         }
-        architecture = parse_config(Architecture, {**automatic, **self.given}, "model section")
+        values = {**automatic, **network(self.given)}
+        architecture = parse_config(Architecture, values, "model section")
         return architecture, statistics
 
     def _fine_tuned(self, sets: Sets) -> tuple[Potential, Statistics]:

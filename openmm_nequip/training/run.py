@@ -41,7 +41,7 @@ from .sampler import EpochBatches, Unlabelled
 from .schedule import Schedule
 from .sets import Reader, Sets, StoredFrames, has_labels, load_sets, make_dataset
 
-_STEPS = 20_000  # of a run whose length is left open
+_STEPS = 10_000  # of a run whose length is left open
 _STEPS_BETWEEN_VALIDATIONS = 100
 
 

@@ -43,7 +43,8 @@ def test_engines_have_the_same_loss_curve(tmp_path, cluster_file, radial):
     for engine in ("reference", "fused"):
         settings = config(
             cluster_file,
-            {"engine": engine, "max_epochs": 3, "val_interval": 1},
+            # Adam: the axes of SOAP, where no gradient is, follow from rounding errors
+            {"engine": engine, "max_epochs": 3, "val_interval": 1, "optimizer": "adam"},
             model={"model_dtype": "float64", "radial": radial},
         )
         train(settings, tmp_path / engine)

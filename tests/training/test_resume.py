@@ -157,7 +157,7 @@ def test_finished_folder_is_refused(tmp_path, config_file):
 def test_changed_configuration_is_refused_in_an_unfinished_folder(tmp_path, config_file):
     output = tmp_path / "changed"
     stop_here(config_file, output, step=8)
-    with pytest.raises(InputError, match=r"training\.learning_rate: 0\.01 -> 0\.002"):
+    with pytest.raises(InputError, match=r"training\.learning_rate: 0\.02 -> 0\.002"):
         run_here(config_file, output, "training.learning_rate=0.002")
     with pytest.raises(InputError, match=r"model\.num_layers: 2 -> 3"):
         run_here(config_file, output, "model.num_layers=3")

@@ -8,7 +8,6 @@ from e3nn.o3 import Irreps
 from torch import nn
 
 from openmm_nequip.nn.linear import EquivariantLinear, SelfConnection
-from openmm_nequip.training.config import TrainingConfig
 from openmm_nequip.training.soap import SOAP, matrices
 
 
@@ -96,12 +95,6 @@ def test_a_skew_valley_is_followed_where_adam_zigzags():
     assert final(lambda w: SOAP(w, lr=0.1)) < 1e-3 * final(
         lambda w: torch.optim.Adam(w.parameters(), lr=0.1, betas=(0.9, 0.99))
     )
-
-
-def test_its_learning_rate_is_its_own_unless_given():
-    assert TrainingConfig(optimizer="soap").learning_rate == 0.05
-    assert TrainingConfig(optimizer="soap", learning_rate=0.2).learning_rate == 0.2
-    assert TrainingConfig().learning_rate == 0.01
 
 
 def test_every_weight_of_the_maps_is_in_one_matrix():

@@ -22,6 +22,7 @@ from openmm_nequip.errors import InputError
 from openmm_nequip.modelfile import read_header
 from openmm_nequip.training.assess import assess
 from openmm_nequip.training.config import TrainConfig, TrainingConfig
+from openmm_nequip.training.preparation import Preparation, network
 from openmm_nequip.training.run import train
 
 from .conftest import TINY, clusters, crystals
@@ -184,16 +185,37 @@ def test_fine_tuning_on_forces_alone_keeps_the_shifts(tmp_path, trained):
         train(settings, tmp_path / "g")
 
 
-def test_fine_tuning_has_its_own_optimizer():
+def test_the_learning_rate_is_that_of_the_optimizer():
     def chosen(**values):
         training = TrainingConfig(**values)
         return training.optimizer, training.learning_rate
 
-    assert chosen() == ("adam", 0.01)
-    assert chosen(optimizer="soap") == ("soap", 0.05)
+    assert chosen() == chosen(optimizer="soap") == chosen(fine_tune_from=None) == ("soap", 0.02)
     assert chosen(fine_tune_from="organic-small") == ("soap", 0.03)
-    assert chosen(fine_tune_from=None, learning_rate=0.02) == ("adam", 0.02)
-    assert chosen(fine_tune_from="x", optimizer="adam", learning_rate=0.02) == ("adam", 0.02)
+    assert chosen(optimizer="adam") == ("adam", 0.01)
+    assert chosen(fine_tune_from="x", optimizer="adamw") == ("adamw", 0.01)
+    assert chosen(fine_tune_from="x", learning_rate=0.2) == ("soap", 0.2)
+    assert chosen(optimizer="adam", learning_rate=0.2) == ("adam", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("model", "l_max", "features"),
+    [
+        ({}, 2, [64, 32, 16]),
+        ({"l_max": 3}, 3, [64, 32, 16, 16]),
+        ({"l_max": 0, "num_layers": 2}, 0, [64]),
+        ({"num_features": 8}, 2, 8),
+        ({"num_features": [8, 4]}, 1, [8, 4]),
+        ({"size": "S"}, 1, [128, 64]),
+        ({"size": "S", "num_features": [16, 8]}, 1, [16, 8]),
+    ],
+)
+def test_what_is_left_out_of_the_network(cluster_file, model, l_max, features):
+    settings = config(cluster_file, {}, model=dict.fromkeys(TINY) | model)
+    built = network(Preparation(settings).given)
+    assert (built["l_max"], built["num_features"]) == (l_max, features)
+    assert built["num_layers"] == model.get("num_layers", 2 if "size" in model else 4)
+    assert built["parity"] is False
 
 
 def test_the_domain_is_recorded(tmp_path, cluster_file):
