@@ -18,14 +18,11 @@ def train(
 ) -> None:
     """Train a potential on reference calculations, or go on with an interrupted run.
 
-    The smallest file says where the data is, how much of it to train on and the size of the
-    network:
+    The smallest file says where the data is and how much of it to train on:
 
         data:
           file: ethanol.npz
           n_train: 50
-        model:
-          size: S
 
     Example:
 

@@ -235,7 +235,7 @@ class TrainingConfig(Config):
 
 
 class TrainConfig(Config):
-    """A training run; the file of smallest size has `data.file`, `data.n_train` and `model.size`.
+    """A training run; the smallest file has `data.file` and `data.n_train`.
 
     Parameters
     ----------
