@@ -206,7 +206,7 @@ def test_digest_is_of_settings_only(tasks, data, monkeypatch):
     same = digest(first)
     assert digest(second) == same
     assert digest(first, "training.num_threads=7", "training.accelerator=cpu") == same
-    assert digest(first, "training.learning_rate=0.02") != same
+    assert digest(first, "training.learning_rate=0.5") != same
     assert digest(first, "model.l_max=1") != same
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", "elsewhere")
     assert digest(first) == same
