@@ -220,24 +220,24 @@ def plan(scale: float) -> list[Work]:
     substituted = m.substituted(rng, round(3000 * scale))
     recombined = [s for s in m.recombined(rng, round(1500 * scale)) if s not in set(substituted)]
     peptides = m.peptides(rng, 100)
+    sulfur = m.substituted(rng, round(250 * scale), m.SULFUR)
     sets = [
-        ("molecules", "small", small, 60),
-        ("molecules", "substituted", substituted, 14),
-        ("molecules", "recombined", recombined, 12),
-        ("molecules", "drugs", m.read(m.DRUGS), 15),
-        ("molecules", "peptides", peptides, 20),
-        ("molecules", "sulfur", m.substituted(rng, round(250 * scale), m.SULFUR), 16),
-        ("torsions", "torsions", small + substituted[: round(1000 * scale)], 6),
-        ("torsions", "turned", m.read(m.TURNED), 60),
-        ("torsions", "turned-peptides", peptides, 12),
+        ("molecules", "small", small, 60, MAX_SPREAD),
+        ("molecules", "substituted", substituted, 14, MAX_SPREAD),
+        ("molecules", "recombined", recombined, 12, MAX_SPREAD),
+        ("molecules", "drugs", m.read(m.DRUGS), 15, MAX_SPREAD),
+        ("molecules", "peptides", peptides, 20, MAX_SPREAD),
+        ("molecules", "sulfur", sulfur, 16, MAX_SPREAD),
+        ("torsions", "torsions", small + substituted[: round(1000 * scale)], 6, MAX_SPREAD),
+        ("torsions", "turned", m.read(m.TURNED), 60, MAX_SPREAD_TURNED),
+        ("torsions", "turned-peptides", peptides, 12, MAX_SPREAD_TURNED),
     ]
     works = []
-    for kind, name, smiles, frames in sets:
+    for kind, name, smiles, frames, spread in sets:
         for part in ("train", "validation", "test"):
             chosen = [s for s in smiles if m.split(s) == part]
             for k in range(0, len(chosen), 20):
                 subjects = tuple(chosen[k : k + 20])
-                spread = MAX_SPREAD_TURNED if name.startswith("turned") else MAX_SPREAD
                 works.append(Work(kind, f"{part}/{name}-{k // 20:04d}", subjects, frames, spread))
     partners = [s for s in small if Chem.MolFromSmiles(s).GetNumHeavyAtoms() <= 9]
     partners += [s for s in substituted if Chem.MolFromSmiles(s).GetNumHeavyAtoms() <= 8][:300]
