@@ -61,6 +61,7 @@ def configuration(molecule: str, radial: str, seed: int, epochs: int) -> TrainCo
         "training": {
             "max_epochs": epochs,
             "val_interval": max(1, epochs // 20),
+            "optimizer": "adam",
             "loss": "mse",
         },
     }

@@ -96,6 +96,7 @@ def _ours(
             "batch_size": BATCH,
             "max_epochs": epochs,
             "val_interval": epochs,
+            "optimizer": "adam",
             "schedule": "constant",
             "loss": "mse",
         },

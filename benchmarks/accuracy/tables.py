@@ -124,7 +124,7 @@ def rmd17(results: Results, frames: int, published: dict[str, Any]) -> str:
         cells = [molecule.replace("salicylic", "salicylic acid")]
         for error, column in ((FORCES, 1), (ENERGY, 0)):
             cells += [cell(found, error) for found in runs]
-            cells += [as_published(theirs[name][molecule][column]) for name in theirs]
+            cells += [as_published(values[molecule][column]) for values in theirs.values()]
         rows.append([*cells, str(len(runs[0])), minutes(runs[0])])
     last = ["**mean**"]
     for error, column in ((FORCES, 1), (ENERGY, 0)):

@@ -132,6 +132,8 @@ def _ours(
             "batch_size": BATCH,
             "max_epochs": epochs,
             "val_interval": 1,
+            "optimizer": "adam",
+            "loss": "mse",
             "schedule": "constant",
             "engine": engine,
             "accelerator": "cuda" if device.startswith("cuda") else "cpu",
