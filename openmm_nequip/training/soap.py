@@ -5,7 +5,7 @@ Vyas et al., "SOAP: Improving and stabilizing Shampoo using Adam", ICLR 2025, al
 
 import math
 from collections.abc import Callable
-from typing import overload
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,36 @@ from ..nn.linear import EquivariantLinear, SelfConnection
 _VECTOR_RATE = 0.1
 
 
-def matrices(module: nn.Module) -> dict[Tensor, list[tuple[int, ...]]]:
-    """Return the shapes of the matrices that follow each other in flat weights.
+class Matrix(NamedTuple):
+    """A matrix, or a tensor of three indices, in flat weights.
 
-    There is one for each irrep, since channels of different irreps do not mix; those of a
-    self-connection have a third index.
+    Attributes
+    ----------
+    shape
+        Lengths of its indices.
+    ranks
+        How many directions of each index the gradients have, at most.
     """
-    found: dict[Tensor, list[tuple[int, ...]]] = {}
+
+    shape: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+def matrices(module: nn.Module) -> dict[Tensor, list[Matrix]]:
+    """Return the matrices that follow each other in flat weights.
+
+    There is one for each irrep, since channels of different irreps do not mix. Those of a
+    self-connection have a third index, of attributes, and of that a direction for each type.
+    """
+    found: dict[Tensor, list[Matrix]] = {}
     for part in module.modules():
         if isinstance(part, EquivariantLinear):
-            found[part.weight] = [(m, n) for _, _, m, n, _ in part.paths]
+            found[part.weight] = [Matrix((m, n), (m, n)) for _, _, m, n, _ in part.paths]
         elif isinstance(part, SelfConnection):
-            found[part.weight] = [(m, part.num_attributes, n) for _, _, m, n, _ in part.paths if m]
+            a, rank = part.num_attributes, min(part.num_types, part.num_attributes)
+            found[part.weight] = [
+                Matrix((m, a, n), (m, rank, n)) for _, _, m, n, _ in part.paths if m
+            ]
     return found
 
 
@@ -39,6 +57,7 @@ class SOAP(Optimizer):
     The gradient G of a matrix has the averages L of G Gᵀ and R of Gᵀ G. Their eigenvectors Q_L
     and Q_R change slowly; with G' = Q_Lᵀ G Q_R in place of G, Adam scales directions in which the
     loss is stiff or soft, and not single weights. For more indices there is an average for each.
+    Directions in which no gradient can point are left out of the eigenvectors.
 
     Parameters
     ----------
@@ -94,12 +113,18 @@ class SOAP(Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        shapes = self.matrices.get(parameter, [tuple(parameter.shape)])
+        found = self.matrices.get(parameter, [Matrix(*[tuple(parameter.shape)] * 2)])
+        shapes = [matrix.shape for matrix in found]
         state = self.state[parameter]
         if not state:
             state["step"] = -1
             state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)  # along the eigenvectors
+            state["squares"] = [  # along the eigenvectors
+                parameter.new_zeros(
+                    [r if n <= self.largest else n for n, r in zip(*matrix, strict=True)]
+                )
+                for matrix in found
+            ]
             state["covariances"] = [
                 [
                     parameter.new_zeros(n, n) if len(shape) > 1 and n <= self.largest else None
@@ -114,23 +139,33 @@ class SOAP(Optimizer):
         if parameter.dim() == 1 and parameter not in self.matrices:
             rate *= _VECTOR_RATE
 
-        tensors = parameter, gradient, state["mean"], state["square"]
-        for weight, g, mean, square, covariances, bases in zip(
-            *(_split(t, shapes) for t in tensors), state["covariances"], state["bases"], strict=True
+        tensors = (_split(t, shapes) for t in (parameter, gradient, state["mean"]))
+        states = (state[name] for name in ("squares", "covariances", "bases"))
+        for (_, ranks), weight, g, mean, square, covariances, bases in zip(
+            found, *tensors, *states, strict=True
         ):
-            for k, covariance in enumerate(covariances):
-                if covariance is not None:
-                    rows = g.movedim(k, 0).flatten(1)
-                    covariance.lerp_(rows @ rows.T, 1.0 - self.basis_beta)
+            order = sorted(range(g.dim()), key=lambda k: ranks[k] / g.shape[k])  # least work
+            along = g
+            for k in order:
+                if covariances[k] is not None:
+                    # the same whatever the axes of the other indices
+                    rows = along.movedim(k, 0).flatten(1)
+                    covariances[k].lerp_(rows @ rows.T, 1.0 - self.basis_beta)
+                    if step == 0:
+                        bases[k] = _eigenvectors(covariances[k], ranks[k])
+                    along = _turn(along, bases[k], k)
             if step == 0:
-                bases[:] = [None if c is None else _eigenvectors(c) for c in covariances]
                 continue
-            along = _rotate(g, bases)
             mean.lerp_(g, 1.0 - self.betas[0])
             square.lerp_(along * along, 1.0 - self.betas[1])
-            m = _rotate(mean, bases) / (1.0 - self.betas[0] ** step)
+            change = mean
+            for k in order:
+                change = _turn(change, bases[k], k)
+            m = change / (1.0 - self.betas[0] ** step)
             v = square / (1.0 - self.betas[1] ** step)
-            change = _rotate(m / (v.sqrt_() + 1e-8), bases, back=True)
+            change = m / (v.sqrt_() + 1e-8)
+            for k in reversed(order):
+                change = _turn(change, bases[k], k, back=True)
             weight.mul_(1.0 - lr * self.weight_decay).sub_(change, alpha=rate)
             if step % self.basis_interval == 0:
                 for k, covariance in enumerate(covariances):
@@ -144,20 +179,22 @@ def _split(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _rotate(tensor: Tensor, bases: list[Tensor | None], back: bool = False) -> Tensor:
-    """Contract each index in turn with the first one of its basis, or the second to go back."""
-    for basis in bases:
-        first, *others = tensor.shape
-        turned = tensor.reshape(first, -1).T  # the next index comes to the front
-        if basis is not None:
-            turned = turned @ (basis.T if back else basis)
-        tensor = turned.reshape(*others, first)
-    return tensor
+def _turn(tensor: Tensor, basis: Tensor | None, k: int, back: bool = False) -> Tensor:
+    """Take index k of a tensor to a basis, or back."""
+    if basis is None:
+        return tensor
+    matrix = basis if back else basis.T
+    if k == tensor.dim() - 1:
+        return tensor @ matrix.T
+    before, after = tensor.shape[:k], tensor.shape[k + 1 :]
+    turned = matrix @ tensor.reshape(math.prod(before), tensor.shape[k], -1)
+    return turned.view(*before, -1, *after)
 
 
-def _eigenvectors(covariance: Tensor) -> Tensor:
+def _eigenvectors(covariance: Tensor, rank: int) -> Tensor:
+    """Return those with the largest eigenvalues."""
     vectors: Tensor = torch.linalg.eigh(covariance.double())[1]
-    return vectors.to(covariance.dtype)
+    return vectors[:, -rank:].to(covariance.dtype)
 
 
 def _turned(basis: Tensor, covariance: Tensor, square: Tensor, k: int) -> Tensor:

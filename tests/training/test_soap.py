@@ -100,13 +100,13 @@ def test_a_skew_valley_is_followed_where_adam_zigzags():
 def test_every_weight_of_the_maps_is_in_one_matrix():
     full, some = Irreps("6x0e+4x1o+2x2e"), Irreps("5x0e+3x2e+7x3o")
     maps = nn.ModuleList(
-        [EquivariantLinear(full, Irreps("3x0e+8x2e")), SelfConnection(full, 4, some)]
+        [EquivariantLinear(full, Irreps("3x0e+8x2e")), SelfConnection(full, 2, 4, some)]
     )
     found = matrices(maps)
-    assert found[maps[0].weight] == [(6, 3), (2, 8)]
-    assert found[maps[1].weight] == [(6, 4, 5), (2, 4, 3)]
-    for weight, shapes in found.items():
-        assert sum(map(math.prod, shapes)) == weight.numel()
+    assert found[maps[0].weight] == [((6, 3), (6, 3)), ((2, 8), (2, 8))]
+    assert found[maps[1].weight] == [((6, 4, 5), (6, 2, 5)), ((2, 4, 3), (2, 2, 3))]
+    for weight, blocks in found.items():
+        assert sum(math.prod(block.shape) for block in blocks) == weight.numel()
 
 
 def test_a_matrix_in_a_flat_weight_is_optimised_as_if_alone():
@@ -118,3 +118,28 @@ def test_a_matrix_in_a_flat_weight_is_optimised_as_if_alone():
         linear.weight.grad = torch.cat([first, second.flatten()])
         optimizer.step()
     torch.testing.assert_close(linear.weight[30:].view(4, 3), alone.values, rtol=0, atol=1e-9)
+
+
+def test_attributes_take_as_many_directions_as_there_are_types():
+    """The steps are those of the same tensor along an orthonormal basis of the embeddings."""
+    connection = SelfConnection(Irreps("6x0e"), 2, 5, Irreps("4x0e")).double()
+    embedding = normal(2, 5, seed=7)
+    basis = torch.linalg.qr(embedding.T)[0]
+    start = connection.weight.detach().view(6, 5, 4).clone()
+    before = torch.einsum("uvo,vt->uto", start, basis).contiguous()
+    alone = Weights(before)
+    by_type = gradients(6, 2, 4)
+
+    optimizer = SOAP(connection, lr=0.1)
+    for gradient in by_type:
+        connection.weight.grad = torch.einsum("uto,tv->uvo", gradient, embedding).flatten()
+        optimizer.step()
+    small = torch.einsum("tv,vs->ts", embedding, basis)
+    alone.follow(
+        SOAP(alone, lr=0.1), [torch.einsum("uto,ts->uso", g, small).contiguous() for g in by_type]
+    )
+
+    change = connection.weight.detach().view(6, 5, 4) - start
+    expected = torch.einsum("uto,vt->uvo", alone.values.detach() - before, basis)
+    assert change.abs().max() > 0.5
+    torch.testing.assert_close(change, expected, rtol=0, atol=1e-9)
