@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
+import curve
 import record
 import tasks
 import typer
 import yaml
-from matplotlib.figure import Figure
+from selection import ENERGY, FORCES, Results, case_of, current, select, sizes
 
 from openmm_nequip.errors import InputError
-from openmm_nequip.figures import STYLE, save
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, FINE_TUNING = DOCS / "accuracy.md", "fine-tuning.md"
@@ -30,7 +29,6 @@ PICTURE = DOCS / "images" / "accuracy-learning-curve.png"
 BEGIN, END = "<!-- figures: benchmarks/accuracy/tables.py -->", "<!-- end of figures -->"
 PUBLISHED = Path(__file__).parent / "published.yaml"
 
-ENERGY, FORCES = "energy_mae_meV", "forces_mae_meV_per_A"
 #: Errors that are shown of other data than rMD17, if there are any.
 COLUMNS = {
     ENERGY: "energy, MAE (meV)",
@@ -51,25 +49,6 @@ TITLES = {
     "silicon": "Silicon",
 }
 _VERSIONS = ("openmm-nequip", "torch", "numba", "python")
-_COLOURS = {0: "#7f9bb3", 1: "#e9a23b", 2: "#d1495b", 3: "#30638e"}
-
-Results = list[dict[str, Any]]
-
-
-def case_of(result: dict[str, Any]) -> tasks.Case:
-    """Return the run that a result is of."""
-    names = ("task", "frames", "seed", "molecule", "split", "l_max")
-    return tasks.Case(**{name: result[name] for name in names}, start=result.get("start"))
-
-
-def current(results: Results) -> Results:
-    """Return the results of runs with the settings of today's configuration files."""
-    return [r for r in results if r["digest"] == tasks.digest(tasks.configuration(case_of(r)))]
-
-
-def select(results: Results, **values: Any) -> Results:
-    """Return the results with these values."""
-    return [r for r in results if all(r[key] == value for key, value in values.items())]
 
 
 def number(value: float) -> str:
@@ -188,7 +167,7 @@ def fine_tuning(results: Results) -> str:
     rows = []
     for molecule in dict.fromkeys((*known.molecules, *(r["molecule"] for r in results))):
         of_molecule = select(results, molecule=molecule)
-        for size in _sizes(of_molecule):
+        for size in sizes(of_molecule):
             runs = [select(of_molecule, frames=size, start=start) for start in tasks.STARTS]
             row = [molecule.replace("3bpa", "3BPA"), str(size)]
             for error in (FORCES, ENERGY):
@@ -245,7 +224,7 @@ def markdown(results: Results, published: dict[str, Any], picture: str | None) -
     results = [r for r in results if r["task"] != "fine-tuning"]
     shown = current(results)
     parts = []
-    for frames in _sizes(select(shown, task="rmd17")):
+    for frames in sizes(select(shown, task="rmd17")):
         parts += [f"### rMD17, {frames} training frames", rmd17(shown + tuned, frames, published)]
     for molecule in sorted({r["molecule"] for r in select(shown, task="learning-curve")}):
         title = f"### Learning curve of {molecule}: forces, MAE (meV/Å)"
@@ -289,81 +268,6 @@ def closing(
     return parts
 
 
-def _sizes(results: Results) -> list[int]:
-    return sorted({r["frames"] for r in results})
-
-
-def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
-    """Plot force errors against training frames on logarithmic axes, a line for each l_max.
-
-    Returns
-    -------
-    bool
-        Whether there was anything to plot: two sizes of the training set for some l_max.
-    """
-    results = select(current(results), task="learning-curve")
-    molecules = sorted({r["molecule"] for r in results})
-    curves = {
-        (molecule, order): _points(select(results, molecule=molecule, l_max=order))
-        for molecule in molecules
-        for order in sorted({r["l_max"] for r in results})
-    }
-    if not any(len(points) > 1 for points in curves.values()):
-        return False
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2 * len(molecules), 4.0), layout="constrained")
-        axes = figure.subplots(1, len(molecules), squeeze=False)[0]
-        for molecule, axis in zip(molecules, axes, strict=True):
-            _draw(axis, {o: points for (m, o), points in curves.items() if m == molecule})
-            if molecule == "aspirin":
-                _draw_published(axis, published["l_max"]["NequIP"], {order for _, order in curves})
-            axis.set_title(molecule)
-            axis.legend(fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(figure, path)
-    return True
-
-
-def _points(results: Results) -> list[tuple[int, float, float]]:
-    """Training frames, mean error and standard deviation."""
-    points = []
-    for size in _sizes(results):
-        errors = [r["test"][FORCES] for r in select(results, frames=size)]
-        spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
-        points.append((size, statistics.mean(errors), spread))
-    return points
-
-
-def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-
-    for order, points in curves.items():
-        if points:
-            sizes, errors, spreads = zip(*points, strict=True)
-            axis.errorbar(
-                sizes, errors, yerr=spreads, color=_COLOURS.get(order), marker="o", markersize=4,
-                linewidth=1.6, capsize=2, label=f"l_max {order}",
-            )  # fmt: skip
-    ticks = sorted({size for points in curves.values() for size, *_ in points})
-    axis.set(xscale="log", yscale="log", xlabel="training frames")
-    axis.set_ylabel("forces, MAE (meV/Å)")
-    axis.set_xticks(ticks, [str(size) for size in ticks])
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _draw_published(axis: Any, errors: dict[int, float], orders: set[int]) -> None:
-    """Draw hollow markers, a little beside ours."""
-    for order in sorted(orders & errors.keys()):
-        axis.plot(
-            1000, errors[order], marker="s", markersize=6, linestyle="none",
-            label=f"l_max {order}, NequIP paper",
-            markerfacecolor="none", color=_COLOURS[order],
-        )  # fmt: skip
-
-
 def main(
     add: Annotated[
         list[Path] | None, typer.Option(help="Results of another machine, to be joined first.")
@@ -381,7 +285,7 @@ def main(
         print(markdown(found, published, None), fine_tuning_markdown(found), sep="\n\n")
         return
     picture = page.parent / "images" / PICTURE.name
-    drawn = f"images/{picture.name}" if plot(found, published, picture) else None
+    drawn = f"images/{picture.name}" if curve.plot(found, published, picture) else None
     rewrite(page, markdown(found, published, drawn))
     rewrite(page.with_name(FINE_TUNING), fine_tuning_markdown(found))
 

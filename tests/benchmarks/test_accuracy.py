@@ -40,7 +40,7 @@ def scripts():
         yield {name: module(name) for name in ("run", "tables")}
     finally:
         sys.path.remove(str(FOLDER))
-        for name in ("tasks", "record"):
+        for name in ("tasks", "record", "selection", "curve"):
             sys.modules.pop(name, None)
 
 
@@ -456,8 +456,8 @@ def test_learning_curve(tables, published, data, tmp_path):
     path = tmp_path / "images" / "curve.png"
     cases = tables.tasks.cases("learning-curve", [50, 200], l_max=[0, 2])
     results = [result(tables, case, 1000 / case.frames) for case in cases]
-    assert not tables.plot(results[:1], published, path)
-    assert tables.plot(results, published, path)
+    assert not tables.curve.plot(results[:1], published, path)
+    assert tables.curve.plot(results, published, path)
     assert path.stat().st_size > 5000
     text = tables.markdown(results, published, "images/curve.png")
     assert cells(text, "2") == ["2", "20.0", "–", "5.0", "–", "–", "8.5"]

@@ -1,0 +1,84 @@
+"""The figure of the learning curve."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from selection import FORCES, Results, current, select, sizes
+
+from openmm_nequip.figures import STYLE, save
+
+_COLOURS = {0: "#7f9bb3", 1: "#e9a23b", 2: "#d1495b", 3: "#30638e"}
+
+
+def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
+    """Plot force errors against training frames on logarithmic axes, a line for each l_max.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to plot: two sizes of the training set for some l_max.
+    """
+    results = select(current(results), task="learning-curve")
+    molecules = sorted({r["molecule"] for r in results})
+    curves = {
+        (molecule, order): _points(select(results, molecule=molecule, l_max=order))
+        for molecule in molecules
+        for order in sorted({r["l_max"] for r in results})
+    }
+    if not any(len(points) > 1 for points in curves.values()):
+        return False
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2 * len(molecules), 4.0), layout="constrained")
+        axes = figure.subplots(1, len(molecules), squeeze=False)[0]
+        for molecule, axis in zip(molecules, axes, strict=True):
+            _draw(axis, {o: points for (m, o), points in curves.items() if m == molecule})
+            if molecule == "aspirin":
+                _draw_published(axis, published["l_max"]["NequIP"], {order for _, order in curves})
+            axis.set_title(molecule)
+            axis.legend(fontsize=8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(figure, path)
+    return True
+
+
+def _points(results: Results) -> list[tuple[int, float, float]]:
+    """Training frames, mean error and standard deviation."""
+    points = []
+    for size in sizes(results):
+        errors = [r["test"][FORCES] for r in select(results, frames=size)]
+        spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
+        points.append((size, statistics.mean(errors), spread))
+    return points
+
+
+def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    for order, points in curves.items():
+        if points:
+            frames, errors, spreads = zip(*points, strict=True)
+            axis.errorbar(
+                frames, errors, yerr=spreads, color=_COLOURS.get(order), marker="o", markersize=4,
+                linewidth=1.6, capsize=2, label=f"l_max {order}",
+            )  # fmt: skip
+    ticks = sorted({size for points in curves.values() for size, *_ in points})
+    axis.set(xscale="log", yscale="log", xlabel="training frames")
+    axis.set_ylabel("forces, MAE (meV/Å)")
+    axis.set_xticks(ticks, [str(size) for size in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_published(axis: Any, errors: dict[int, float], orders: set[int]) -> None:
+    """Draw hollow markers, a little beside ours."""
+    for order in sorted(orders & errors.keys()):
+        axis.plot(
+            1000, errors[order], marker="s", markersize=6, linestyle="none",
+            label=f"l_max {order}, NequIP paper",
+            markerfacecolor="none", color=_COLOURS[order],
+        )  # fmt: skip
