@@ -117,14 +117,13 @@ class SOAP(Optimizer):
         shapes = [matrix.shape for matrix in found]
         state = self.state[parameter]
         if not state:
-            state["step"] = -1
-            state["mean"] = torch.zeros_like(parameter)
-            state["squares"] = [  # along the eigenvectors
-                parameter.new_zeros(
-                    [r if n <= self.largest else n for n, r in zip(*matrix, strict=True)]
-                )
+            lengths = [
+                [r if n <= self.largest else n for n, r in zip(*matrix, strict=True)]
                 for matrix in found
             ]
+            state["step"] = -1
+            state["means"] = [parameter.new_zeros(n) for n in lengths]  # along the eigenvectors
+            state["squares"] = [parameter.new_zeros(n) for n in lengths]
             state["covariances"] = [
                 [
                     parameter.new_zeros(n, n) if len(shape) > 1 and n <= self.largest else None
@@ -139,29 +138,25 @@ class SOAP(Optimizer):
         if parameter.dim() == 1 and parameter not in self.matrices:
             rate *= _VECTOR_RATE
 
-        tensors = (_split(t, shapes) for t in (parameter, gradient, state["mean"]))
-        states = (state[name] for name in ("squares", "covariances", "bases"))
+        tensors = (_split(t, shapes) for t in (parameter, gradient))
+        states = (state[name] for name in ("means", "squares", "covariances", "bases"))
         for (_, ranks), weight, g, mean, square, covariances, bases in zip(
             found, *tensors, *states, strict=True
         ):
             order = sorted(range(g.dim()), key=lambda k: ranks[k] / g.shape[k])  # least work
-            along = g
             for k in order:
                 if covariances[k] is not None:
                     # the same whatever the axes of the other indices
-                    rows = along.movedim(k, 0).flatten(1)
+                    rows = g.movedim(k, 0).flatten(1)
                     covariances[k].lerp_(rows @ rows.T, 1.0 - self.basis_beta)
                     if step == 0:
                         bases[k] = _eigenvectors(covariances[k], ranks[k])
-                    along = _turn(along, bases[k], k)
+                    g = _turn(g, bases[k], k)
             if step == 0:
                 continue
             mean.lerp_(g, 1.0 - self.betas[0])
-            square.lerp_(along * along, 1.0 - self.betas[1])
-            change = mean
-            for k in order:
-                change = _turn(change, bases[k], k)
-            m = change / (1.0 - self.betas[0] ** step)
+            square.lerp_(g * g, 1.0 - self.betas[1])
+            m = mean / (1.0 - self.betas[0] ** step)
             v = square / (1.0 - self.betas[1] ** step)
             change = m / (v.sqrt_() + 1e-8)
             for k in reversed(order):
@@ -170,7 +165,8 @@ class SOAP(Optimizer):
             if step % self.basis_interval == 0:
                 for k, covariance in enumerate(covariances):
                     if covariance is not None:
-                        bases[k] = _turned(bases[k], covariance, square, k)
+                        before, bases[k] = bases[k], _turned(bases[k], covariance, square, k)
+                        mean.copy_(_turn(_turn(mean, before, k, back=True), bases[k], k))
 
 
 def _split(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
