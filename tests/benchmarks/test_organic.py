@@ -30,7 +30,7 @@ from rdkit.Chem.rdMolDescriptors import CalcNumRings  # noqa: E402
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/organic"
 SCRIPTS = ("teacher", "molecules", "conformations", "generate", "subjects", "methods")
-SCRIPTS += ("drawing", "card", "md", "evaluate")
+SCRIPTS += ("drawing", "card", "md", "evaluate", "widen")
 
 
 @pytest.fixture(scope="module")
@@ -685,3 +685,35 @@ def test_a_molecule_that_falls_apart_is_put_back(scripts, tmp_path, monkeypatch)
     assert "broken" in found[0]
     now = context.getState(positions=True).getPositions(asNumpy=True)._value * 10
     assert np.allclose(now, np.concatenate(start), atol=1e-4)
+
+
+# -- widening ----------------------------------------------------------------------------------
+
+
+def test_a_wider_embedding_changes_no_energy_and_has_gradients(scripts):
+    """In double precision; every new weight can be reached by the loss."""
+    from openmm_nequip.modelfile import find_model, load_file
+
+    narrow = load_file(find_model("organic-small")).with_dtype("float64")
+    torch.manual_seed(1)
+    width = narrow.network.type_embedding.shape[1] + 5
+    wide = scripts.widen.widened(narrow, width)
+    assert wide.network.type_embedding.shape == (7, width)
+    frame = Frame(np.array([8, 6, 1, 1]), _formaldehyde())
+    before, after = (p(p.to_graph(frame), forces=True) for p in (narrow, wide))
+    torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=1e-9)
+    torch.testing.assert_close(after.forces, before.forces, rtol=0, atol=1e-9)
+
+    wide.train()
+    wide(wide.to_graph(frame), forces=True).forces.square().sum().backward()
+    linear = wide.network.layers[0].linear_2
+    for *_, outputs, start in linear.paths:
+        rows = linear.weight.grad[start:][: width * outputs].view(width, outputs)
+        assert (rows[-5:].abs().amax(dim=1) > 1e-6).all()
+    with pytest.raises(InputError, match="wide already"):
+        scripts.widen.widened(wide, width)
+
+
+def _formaldehyde() -> np.ndarray:
+    """Slightly bent, so that every harmonic counts."""
+    return np.array([[0.0, 0.1, 1.2], [0.0, 0.0, 0.0], [0.9, 0.2, -0.6], [-0.95, 0.1, -0.55]])
