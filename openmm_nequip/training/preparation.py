@@ -170,6 +170,8 @@ class Preparation:
                 references = statistics.reference_energies
         known = read_domain(potential.elements, potential.metadata)
         domain = known.extended(self._domain(statistics))
+        if shifts_move:  # energies of the other elements are of the level before
+            domain.elements = [e for e in domain.elements if e in sets.elements()]
         potential.metadata = {
             "reference_energies": references,
             "domain": domain.model_dump(mode="json", exclude_none=True),

@@ -19,6 +19,7 @@ from openmm_nequip.config import load_config, parse_config
 from openmm_nequip.data.readers import read_frames
 from openmm_nequip.domain import pair_name
 from openmm_nequip.errors import InputError
+from openmm_nequip.interop.ase import NequIPCalculator
 from openmm_nequip.modelfile import read_header
 from openmm_nequip.training.assess import assess
 from openmm_nequip.training.config import TrainConfig, TrainingConfig
@@ -259,6 +260,26 @@ def test_the_domain_is_recorded(tmp_path, cluster_file):
     assert (after["charge"], after["multiplicity"]) == (-1, 2)
     assert after["min_distances"]["Cu-Cu"] < domain["min_distances"]["Cu-Cu"]
     assert after["max_force"] >= domain["max_force"]
+
+
+@pytest.mark.parametrize(("shifts", "known"), [("estimate", {"Cu"}), ("keep", {"Cu", "Au"})])
+def test_elements_of_another_level_leave_the_domain(tmp_path, trained, shifts, known):
+    """Where energies are shifted, those of elements that the data lacks are not."""
+    write(tmp_path / "copper.xyz", clusters(30, symbols="Cu4"), format="extxyz")
+    training = {
+        "max_epochs": 1,
+        "fine_tune_from": str(trained / "tiny.safetensors"),
+        "fine_tune_shifts": shifts,
+    }
+    settings = config(tmp_path / "copper.xyz", training, model={"num_features": 16})
+    tuned = train(settings, tmp_path / "tuned")
+    assert set(openmm_nequip.load(tuned).metadata["domain"]["elements"]) == known
+    gold = Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.6]], calculator=NequIPCalculator(tuned))
+    if shifts == "keep":
+        gold.get_potential_energy()
+        return
+    with pytest.raises(InputError, match="not trained on Au; it knows Cu"):
+        gold.get_potential_energy()
 
 
 def test_fine_tuning_refuses_new_elements_and_another_network(tmp_path, trained, cluster_file):
