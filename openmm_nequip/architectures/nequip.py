@@ -194,7 +194,7 @@ class NequIP(nn.Module):
                 wanted,
                 radial_dims,
                 # without it in the first layer an isolated atom has exactly its shift as energy
-                embedding=None if k == 0 else (len(config.type_names), num_attributes),
+                num_attributes=None if k == 0 else num_attributes,
             )
             self.layers.append(layer)
             irreps = layer.gate.irreps_out
@@ -281,8 +281,8 @@ class InteractionBlock(nn.Module):
         Of the features after the gate; what no path reaches is dropped.
     radial_dims
         Widths of the radial network but for its last layer.
-    embedding
-        Shape of the type embedding, for the self-connection; `None` leaves it out.
+    num_attributes
+        Width of the type embedding, for the self-connection; `None` leaves it out.
     """
 
     def __init__(
@@ -291,7 +291,7 @@ class InteractionBlock(nn.Module):
         irreps_edge: Irreps,
         irreps_wanted: Irreps,
         radial_dims: list[int],
-        embedding: tuple[int, int] | None,
+        num_attributes: int | None,
     ):
         super().__init__()
         reachable = {o for _, i in irreps_in for _, e in irreps_edge for o in i * e}
@@ -302,8 +302,8 @@ class InteractionBlock(nn.Module):
         self.linear_2 = EquivariantLinear(self.convolution.irreps_out, self.gate.irreps_in)
         self.self_connection = (
             None
-            if embedding is None
-            else SelfConnection(irreps_in, *embedding, self.gate.irreps_in)
+            if num_attributes is None
+            else SelfConnection(irreps_in, num_attributes, self.gate.irreps_in)
         )
 
     def forward(

@@ -52,13 +52,13 @@ class SelfConnection(nn.Module):
 
     ``out_o = Σ_uv W[u, v, o] h_u a_v / √(mul_in · dim a)`` for every irrep of the output that the
     input has; the others are zero. The weight is flat: for each such irrep ``[mul_in, dim a,
-    mul_out]``. Its gradients have no more directions along a than there are types.
+    mul_out]``.
     """
 
-    def __init__(self, irreps_in: Irreps, num_types: int, num_attributes: int, irreps_out: Irreps):
+    def __init__(self, irreps_in: Irreps, num_attributes: int, irreps_out: Irreps):
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
-        self.num_types, self.num_attributes = num_types, num_attributes
+        self.num_attributes = num_attributes
         source = {ir: block for (_, ir), block in zip(irreps_in, blocks(irreps_in), strict=True)}
         #: (start of the input block or -1, 2l+1, mul_in, mul_out, start of the weight)
         self.paths: list[tuple[int, int, int, int, int]] = []

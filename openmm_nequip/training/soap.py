@@ -25,28 +25,35 @@ class Matrix(NamedTuple):
     ----------
     shape
         Lengths of its indices.
-    ranks
-        How many directions of each index the gradients have, at most.
+    spans
+        For each index the vectors, ``[K, length]``, between which all gradients lie; `None` where
+        they can point anywhere.
     """
 
     shape: tuple[int, ...]
-    ranks: tuple[int, ...]
+    spans: tuple[Tensor | None, ...]
 
 
 def matrices(module: nn.Module) -> dict[Tensor, list[Matrix]]:
     """Return the matrices that follow each other in flat weights.
 
     There is one for each irrep, since channels of different irreps do not mix. Those of a
-    self-connection have a third index, of attributes, and of that a direction for each type.
+    self-connection have a third index, of attributes: of that, gradients have the direction of
+    every type's embedding, and no others.
     """
     found: dict[Tensor, list[Matrix]] = {}
+    embedding = None
     for part in module.modules():
+        own = getattr(part, "type_embedding", None)
+        if isinstance(own, Tensor) and own.shape[0] < own.shape[1]:
+            embedding = own
         if isinstance(part, EquivariantLinear):
-            found[part.weight] = [Matrix((m, n), (m, n)) for _, _, m, n, _ in part.paths]
+            found[part.weight] = [Matrix((m, n), (None, None)) for _, _, m, n, _ in part.paths]
         elif isinstance(part, SelfConnection):
-            a, rank = part.num_attributes, min(part.num_types, part.num_attributes)
             found[part.weight] = [
-                Matrix((m, a, n), (m, rank, n)) for _, _, m, n, _ in part.paths if m
+                Matrix((m, part.num_attributes, n), (None, embedding, None))
+                for _, _, m, n, _ in part.paths
+                if m
             ]
     return found
 
@@ -57,7 +64,7 @@ class SOAP(Optimizer):
     The gradient G of a matrix has the averages L of G Gᵀ and R of Gᵀ G. Their eigenvectors Q_L
     and Q_R change slowly; with G' = Q_Lᵀ G Q_R in place of G, Adam scales directions in which the
     loss is stiff or soft, and not single weights. For more indices there is an average for each.
-    Directions in which no gradient can point are left out of the eigenvectors.
+    Directions in which no gradient can point are left out.
 
     Parameters
     ----------
@@ -74,7 +81,7 @@ class SOAP(Optimizer):
     largest
         Indices longer than this keep their basis, because its cost grows with the third power.
     weight_decay
-        Decoupled from the gradient, as in AdamW.
+        Of matrices; decoupled from the gradient, as in AdamW.
     """
 
     def __init__(
@@ -113,12 +120,13 @@ class SOAP(Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        found = self.matrices.get(parameter, [Matrix(*[tuple(parameter.shape)] * 2)])
+        shape = tuple(parameter.shape)
+        found = self.matrices.get(parameter, [Matrix(shape, (None,) * len(shape))])
         shapes = [matrix.shape for matrix in found]
         state = self.state[parameter]
         if not state:
             lengths = [
-                [r if n <= self.largest else n for n, r in zip(*matrix, strict=True)]
+                [n if span is None else len(span) for n, span in zip(*matrix, strict=True)]
                 for matrix in found
             ]
             state["step"] = -1
@@ -126,31 +134,33 @@ class SOAP(Optimizer):
             state["squares"] = [parameter.new_zeros(n) for n in lengths]
             state["covariances"] = [
                 [
-                    parameter.new_zeros(n, n) if len(shape) > 1 and n <= self.largest else None
-                    for n in shape
+                    None
+                    if len(shape) == 1 or (n > self.largest and span is None)
+                    else parameter.new_zeros(n, n)
+                    for n, span in zip(shape, spans, strict=True)
                 ]
-                for shape in shapes
+                for shape, spans in found
             ]
             state["bases"] = [[None] * len(shape) for shape in shapes]
         state["step"] += 1
         step = state["step"]
-        rate = lr
+        rate, decay = lr, lr * self.weight_decay
         if parameter.dim() == 1 and parameter not in self.matrices:
-            rate *= _VECTOR_RATE
+            rate, decay = lr * _VECTOR_RATE, 0.0
 
         tensors = (_split(t, shapes) for t in (parameter, gradient))
         states = (state[name] for name in ("means", "squares", "covariances", "bases"))
-        for (_, ranks), weight, g, mean, square, covariances, bases in zip(
+        for (_, spans), weight, g, mean, square, covariances, bases in zip(
             found, *tensors, *states, strict=True
         ):
-            order = sorted(range(g.dim()), key=lambda k: ranks[k] / g.shape[k])  # least work
+            order = sorted(range(g.dim()), key=lambda k: spans[k] is None)  # least work
             for k in order:
                 if covariances[k] is not None:
                     # the same whatever the axes of the other indices
                     rows = g.movedim(k, 0).flatten(1)
                     covariances[k].lerp_(rows @ rows.T, 1.0 - self.basis_beta)
                     if step == 0:
-                        bases[k] = _eigenvectors(covariances[k], ranks[k])
+                        bases[k] = _eigenvectors(covariances[k], spans[k]).to(g.dtype)
                     g = _turn(g, bases[k], k)
             if step == 0:
                 continue
@@ -161,11 +171,12 @@ class SOAP(Optimizer):
             change = m / (v.sqrt_() + 1e-8)
             for k in reversed(order):
                 change = _turn(change, bases[k], k, back=True)
-            weight.mul_(1.0 - lr * self.weight_decay).sub_(change, alpha=rate)
+            weight.mul_(1.0 - decay).sub_(change, alpha=rate)
             if step % self.basis_interval == 0:
                 for k, covariance in enumerate(covariances):
                     if covariance is not None:
-                        before, bases[k] = bases[k], _turned(bases[k], covariance, square, k)
+                        before = bases[k]
+                        bases[k] = _turned(before, covariance, spans[k], square, k)
                         mean.copy_(_turn(_turn(mean, before, k, back=True), bases[k], k))
 
 
@@ -187,13 +198,17 @@ def _turn(tensor: Tensor, basis: Tensor | None, k: int, back: bool = False) -> T
     return turned.view(*before, -1, *after)
 
 
-def _eigenvectors(covariance: Tensor, rank: int) -> Tensor:
-    """Return those with the largest eigenvalues."""
-    vectors: Tensor = torch.linalg.eigh(covariance.double())[1]
-    return vectors[:, -rank:].to(covariance.dtype)
+def _eigenvectors(covariance: Tensor, span: Tensor | None) -> Tensor:
+    """Return the eigenvectors between the vectors of a span."""
+    covariance = covariance.double()
+    within = _orthonormal(span, covariance)
+    vectors: Tensor = within @ torch.linalg.eigh(within.T @ covariance @ within)[1]
+    return vectors
 
 
-def _turned(basis: Tensor, covariance: Tensor, square: Tensor, k: int) -> Tensor:
+def _turned(
+    basis: Tensor, covariance: Tensor, span: Tensor | None, square: Tensor, k: int
+) -> Tensor:
     """Return a basis after a step of orthogonal iteration towards the eigenvectors.
 
     Its vectors are sorted by eigenvalue beforehand, and index k of `square` with them.
@@ -201,5 +216,14 @@ def _turned(basis: Tensor, covariance: Tensor, square: Tensor, k: int) -> Tensor
     product = covariance @ basis
     order = (basis * product).sum(dim=0).argsort(descending=True, stable=True)
     square.copy_(square.index_select(k, order))
-    turned: Tensor = torch.linalg.qr(product[:, order])[0]
+    within = _orthonormal(span, covariance)
+    turned: Tensor = within @ torch.linalg.qr(within.T @ product[:, order])[0]
     return turned
+
+
+def _orthonormal(span: Tensor | None, like: Tensor) -> Tensor:
+    """Return an orthonormal basis of a span, or of everything."""
+    if span is None:
+        return torch.eye(len(like), dtype=like.dtype, device=like.device)
+    basis: Tensor = torch.linalg.qr(span.T.to(like.dtype))[0]
+    return basis

@@ -15,7 +15,7 @@ def modules():
     torch.manual_seed(0)
     known = {ir for _, ir in IN}
     out = Irreps([(mul, ir) for mul, ir in OUT if ir in known])
-    return EquivariantLinear(IN, out).double(), SelfConnection(IN, 4, 3, OUT).double()
+    return EquivariantLinear(IN, out).double(), SelfConnection(IN, 3, OUT).double()
 
 
 def inputs(types=(1, 0, 2, 2, 0, 1, 1)):

@@ -164,7 +164,7 @@ def test_linear(irreps_in, irreps_out):
 def test_self_connection(irreps_in, irreps_out):
     irreps_in, irreps_out = Irreps(irreps_in), Irreps(irreps_out)
     num_attributes, types = 3, torch.tensor([0, 1, 1, 0, 2, 1])
-    connection = SelfConnection(irreps_in, 3, num_attributes, irreps_out)
+    connection = SelfConnection(irreps_in, num_attributes, irreps_out)
     reference = o3.FullyConnectedTensorProduct(irreps_in, f"{num_attributes}x0e", irreps_out)
     blocks = {
         irreps_out[instruction.i_out].ir: view

@@ -71,6 +71,10 @@ def test_weights_decay():
     zeros = [torch.zeros(6, 5, dtype=torch.float64)] * 5
     ours.follow(SOAP(ours, lr=0.1, weight_decay=0.5), zeros)
     torch.testing.assert_close(ours.values, before * 0.95**4, rtol=1e-12, atol=0)
+    energies = Weights(normal(6, seed=99))
+    before = energies.values.detach().clone()
+    energies.follow(SOAP(energies, lr=0.1, weight_decay=0.5), [torch.zeros(6).double()] * 5)
+    assert torch.equal(energies.values, before)
 
 
 def test_a_skew_valley_is_followed_where_adam_zigzags():
@@ -100,13 +104,14 @@ def test_a_skew_valley_is_followed_where_adam_zigzags():
 def test_every_weight_of_the_maps_is_in_one_matrix():
     full, some = Irreps("6x0e+4x1o+2x2e"), Irreps("5x0e+3x2e+7x3o")
     maps = nn.ModuleList(
-        [EquivariantLinear(full, Irreps("3x0e+8x2e")), SelfConnection(full, 2, 4, some)]
+        [EquivariantLinear(full, Irreps("3x0e+8x2e")), SelfConnection(full, 4, some)]
     )
     found = matrices(maps)
-    assert found[maps[0].weight] == [((6, 3), (6, 3)), ((2, 8), (2, 8))]
-    assert found[maps[1].weight] == [((6, 4, 5), (6, 2, 5)), ((2, 4, 3), (2, 2, 3))]
+    assert [block.shape for block in found[maps[0].weight]] == [(6, 3), (2, 8)]
+    assert [block.shape for block in found[maps[1].weight]] == [(6, 4, 5), (2, 4, 3)]
     for weight, blocks in found.items():
         assert sum(math.prod(block.shape) for block in blocks) == weight.numel()
+        assert all(span is None for block in blocks for span in block.spans)
 
 
 def test_a_matrix_in_a_flat_weight_is_optimised_as_if_alone():
@@ -120,26 +125,73 @@ def test_a_matrix_in_a_flat_weight_is_optimised_as_if_alone():
     torch.testing.assert_close(linear.weight[30:].view(4, 3), alone.values, rtol=0, atol=1e-9)
 
 
+class Connected(nn.Module):
+    """A self-connection of six scalars to four, and the type embedding that it works with."""
+
+    def __init__(self, num_types: int, num_attributes: int):
+        super().__init__()
+        self.type_embedding = nn.Parameter(normal(num_types, num_attributes, seed=7))
+        self.connection = SelfConnection(Irreps("6x0e"), num_attributes, Irreps("4x0e")).double()
+        self.weight = self.connection.weight
+
+    def step(self, optimizer: SOAP, by_type: torch.Tensor) -> None:
+        """Take a step with the gradients ``[6, T, 4]`` of every type's matrix."""
+        gradient = torch.einsum("uto,tv->uvo", by_type, self.type_embedding.detach())
+        self.weight.grad = gradient.flatten()
+        optimizer.step()
+
+    def tensor(self) -> torch.Tensor:
+        return self.weight.detach().view(6, -1, 4).clone()
+
+
 def test_attributes_take_as_many_directions_as_there_are_types():
     """The steps are those of the same tensor along an orthonormal basis of the embeddings."""
-    connection = SelfConnection(Irreps("6x0e"), 2, 5, Irreps("4x0e")).double()
-    embedding = normal(2, 5, seed=7)
+    module = Connected(2, 5)
+    start, embedding = module.tensor(), module.type_embedding.detach()
     basis = torch.linalg.qr(embedding.T)[0]
-    start = connection.weight.detach().view(6, 5, 4).clone()
     before = torch.einsum("uvo,vt->uto", start, basis).contiguous()
-    alone = Weights(before)
-    by_type = gradients(6, 2, 4)
+    alone, by_type = Weights(before), gradients(6, 2, 4)
 
-    optimizer = SOAP(connection, lr=0.1)
+    optimizer = SOAP(module, lr=0.1)
     for gradient in by_type:
-        connection.weight.grad = torch.einsum("uto,tv->uvo", gradient, embedding).flatten()
-        optimizer.step()
+        module.step(optimizer, gradient)
+    assert optimizer.state[module.weight]["squares"][0].shape == (6, 2, 4)
     small = torch.einsum("tv,vs->ts", embedding, basis)
     alone.follow(
         SOAP(alone, lr=0.1), [torch.einsum("uto,ts->uso", g, small).contiguous() for g in by_type]
     )
 
-    change = connection.weight.detach().view(6, 5, 4) - start
+    change = module.tensor() - start
     expected = torch.einsum("uto,vt->uvo", alone.values.detach() - before, basis)
     assert change.abs().max() > 0.5
     torch.testing.assert_close(change, expected, rtol=0, atol=1e-9)
+
+
+def test_a_rare_type_keeps_its_direction_although_the_embedding_moves():
+    """It has no gradient in any step, and the others' embeddings drift through many directions."""
+    module = Connected(3, 16)
+    optimizer = SOAP(module, lr=0.1)
+    first = module.type_embedding.detach().clone()
+    for k, gradient in enumerate(gradients(6, 3, 4, count=41)):
+        module.type_embedding.data += 0.2 * normal(3, 16, seed=200 + k)
+        gradient[:, 2] = 0.0
+        module.step(optimizer, gradient)  # the last one updates the bases
+    basis = optimizer.state[module.weight]["bases"][0][1]
+    embedding = module.type_embedding.detach()
+    assert (embedding - first).norm() > 0.5 * first.norm()
+    torch.testing.assert_close(basis.T @ basis, torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(embedding @ basis @ basis.T, embedding, rtol=0, atol=1e-9)
+
+
+def test_embeddings_narrower_than_the_number_of_types_have_every_direction():
+    module = Connected(5, 3)
+    start, optimizer = module.tensor(), SOAP(module, lr=0.1)
+    alone, by_type = Weights(start), gradients(6, 5, 4)
+    for gradient in by_type:
+        module.step(optimizer, gradient)
+    embedding = module.type_embedding.detach()
+    alone.follow(
+        SOAP(alone, lr=0.1),
+        [torch.einsum("uto,tv->uvo", g, embedding).contiguous() for g in by_type],
+    )
+    torch.testing.assert_close(module.tensor(), alone.values.detach(), rtol=0, atol=1e-9)
