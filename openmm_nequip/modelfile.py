@@ -143,16 +143,19 @@ def find_model(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
         return path
-    if path.suffix or len(path.parts) > 1 or path.is_dir():
+    if str(path_or_name) and (path.suffix or len(path.parts) > 1 or path.is_dir()):
         raise InputError(f"model file '{path}' {_why_not_a_file(path)}")
     raise InputError(
         f"no bundled potential is called '{path_or_name}'"
-        f"{did_you_mean(str(path_or_name), bundled)}; there are: {', '.join(list_models())}"
+        f"{did_you_mean(path.stem.lower(), bundled)}; there are: {', '.join(list_models())}"
     )
 
 
 def _why_not_a_file(path: Path) -> str:
-    return "is a folder; give the file in it" if path.is_dir() else "does not exist"
+    if not path.is_dir():
+        return f"does not exist{did_you_mean(path.stem.lower(), _bundled())}"
+    files = sorted(path.glob("*.safetensors"))
+    return f"is a folder; give the file in it{f', {files[0].name}' if files else ''}"
 
 
 def _bundled() -> dict[str, Path]:

@@ -101,9 +101,21 @@ def test_folder_instead_of_a_file(tmp_path, monkeypatch, read):
         read("run")
 
 
+def test_folder_with_a_model_file(tmp_path):
+    (tmp_path / "mine.safetensors").touch()
+    with pytest.raises(InputError, match=r"give the file in it, mine\.safetensors"):
+        modelfile.find_model(tmp_path)
+
+
 def test_unknown_name():
     with pytest.raises(InputError, match="no bundled potential is called 'no-such-one'"):
         openmm_nequip.load("no-such-one")
+
+
+@pytest.mark.parametrize("name", ["Organic-Small", "organic-smal", "organic-small.safetensors"])
+def test_nearly_a_name(name):
+    with pytest.raises(InputError, match=r"did you mean 'organic-small'\?"):
+        openmm_nequip.load(name)
 
 
 @pytest.mark.parametrize("size", [0, 5, 200, -100])

@@ -36,7 +36,8 @@ def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
         for molecule, axis in zip(molecules, axes, strict=True):
             _draw(axis, {o: points for (m, o), points in curves.items() if m == molecule})
             if molecule == "aspirin":
-                _draw_published(axis, published["l_max"]["NequIP"], {order for _, order in curves})
+                drawn = {order for m, order in curves if m == molecule}
+                _draw_published(axis, published["l_max"]["NequIP"], drawn)
             axis.set_title(molecule)
             axis.legend(fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,5 +81,5 @@ def _draw_published(axis: Any, errors: dict[int, float], orders: set[int]) -> No
         axis.plot(
             1000, errors[order], marker="s", markersize=6, linestyle="none",
             label=f"l_max {order}, NequIP paper",
-            markerfacecolor="none", color=_COLOURS[order],
+            markerfacecolor="none", color=_COLOURS.get(order),
         )  # fmt: skip

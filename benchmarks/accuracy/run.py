@@ -12,6 +12,7 @@ added to ``results.json`` beside this script, from which ``tables.py`` makes the
 """
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -79,7 +80,7 @@ def main(
         if not (folder / "metrics.json").exists():
             train(settled, folder)
         file = config or case.config_file
-        found = entry(name, case, tasks.digest(settings), file.name, folder)
+        found = entry(name, case, tasks.digest(settings), file.name, folder, device(settled))
         if settled.training.fine_tune_from is not None:
             found["fine_tuned_from"] = Path(settled.training.fine_tune_from).stem
             found["before"] = before(settled, output / "cache")
@@ -95,18 +96,23 @@ def before(config: TrainConfig, cache: Path) -> dict[str, Any]:
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, lambda text: None)
     sets = load_sets(reader, config.seed)
     potential, _ = preparation.build(sets)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    potential = potential.with_engine(choose_engine(config.training.engine, device)).to(device)
+    where = device(config)
+    potential = potential.with_engine(choose_engine(config.training.engine, where)).to(where)
     test = make_dataset(sets.test, potential.elements, potential.r_max)
     return errors(predict(potential, evaluation_batches(test)), potential.elements)
 
 
+def device(config: TrainConfig) -> str:
+    """Return where a run trains."""
+    on_gpu = torch.cuda.is_available() and config.training.accelerator != "cpu"
+    return "cuda" if on_gpu else "cpu"
+
+
 def entry(
-    name: str, case: tasks.Case, digest: str, config_file: str, folder: Path
+    name: str, case: tasks.Case, digest: str, config_file: str, folder: Path, device: str
 ) -> dict[str, Any]:
     """Return what is recorded of a finished run."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     machine = describe(torch.get_num_threads(), device, "")
     return {
         "run": name,
@@ -127,8 +133,19 @@ def entry(
         "threads": machine["threads"],
         "machine": {key: machine[key] for key in _MACHINE},
         "versions": json.loads((folder / "versions.json").read_text()),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, with a mark where files differ; `None` without git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None
 
 
 if __name__ == "__main__":

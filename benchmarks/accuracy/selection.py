@@ -16,8 +16,13 @@ def case_of(result: dict[str, Any]) -> tasks.Case:
 
 
 def current(results: Results) -> Results:
-    """Return the results of runs with the settings of today's configuration files."""
-    return [r for r in results if r["digest"] == tasks.digest(tasks.configuration(case_of(r)))]
+    """Return the results of runs with today's configuration files, and of the first split."""
+    return [
+        r
+        for r in results
+        if r["split"] in (None, "01")
+        and r["digest"] == tasks.digest(tasks.configuration(case_of(r)))
+    ]
 
 
 def select(results: Results, **values: Any) -> Results:

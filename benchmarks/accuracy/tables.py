@@ -284,6 +284,9 @@ def main(
     if show:
         print(markdown(found, published, None), fine_tuning_markdown(found), sep="\n\n")
         return
+    for path in (page, page.with_name(FINE_TUNING)):
+        if not path.exists() or BEGIN not in path.read_text() or END not in path.read_text():
+            raise InputError(f"'{path}' has not the lines between which figures are put")
     picture = page.parent / "images" / PICTURE.name
     drawn = f"images/{picture.name}" if curve.plot(found, published, picture) else None
     rewrite(page, markdown(found, published, drawn))

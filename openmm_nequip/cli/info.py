@@ -53,7 +53,14 @@ def models() -> None:
     from ..modelfile import DEFAULT_MODEL, find_model, list_models, read_header
 
     table = Table(box=box.SIMPLE_HEAD, leading=1, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("name", "elements", "charge", "cutoff\nÅ", "force MAE\nmeV/Å", "description"):
+    for column in (
+        "name",
+        "elements",
+        "charge",
+        "cutoff\nÅ",
+        "force MAE,\nown test\nmeV/Å",
+        "description",
+    ):
         table.add_column(column, no_wrap=column == "elements")
     for name in list_models():
         header = read_header(find_model(name))
@@ -144,7 +151,9 @@ def _facts(header: dict[str, Any]) -> dict[str, str]:
         "cutoff": f"{config['r_max']:g} Å",
         "network": f"{config['architecture']}: {config['num_layers']} layers, "
         f"l_max {config['l_max']}, features {features}, "
+        f"type embedding {config['type_embed_num_features'] or 'as wide as the scalars'}, "
         f"parity {'on' if config['parity'] else 'off'}, {config['model_dtype']}",
+        "radial functions": config["radial"],
         "pair potential": config.get("pair_potential"),
         "reference energies": ", ".join(
             f"{symbol} {energy:.4f} eV"

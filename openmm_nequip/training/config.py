@@ -36,8 +36,9 @@ class DataConfig(Config):
     require
         Labels without which a frame is bad.
     n_train, n_val, n_test
-        A number of frames or a fraction. Left out: validation gets a tenth of the training
-        frames (50 at least), training all that remains, the test set nothing.
+        A number of frames or a fraction. Left out: validation gets a tenth (with `n_train` given:
+        50 frames at least, if there are as many), training all that remains, the test set
+        nothing.
     val_file, test_file
         Separate files for validation and testing.
     split_file
@@ -117,7 +118,7 @@ ModelConfig: Any = create_model(
 
 
 class LossWeights(Config):
-    """Weights of the mean squared errors (eV per atom)², (eV/Å)², (eV/Å³)².
+    """Weights of the mean losses of energy, eV per atom, forces, eV/Å, and stress, eV/Å³.
 
     Stress errors are numerically small, hence their weight.
     """
@@ -135,7 +136,8 @@ class TrainingConfig(Config):
     batch_size
         Frames per optimizer step, over all processes.
     max_epochs
-        Left out: enough epochs for about 10,000 optimizer steps.
+        Left out: enough epochs for 4000 optimizer steps with 50 training frames, growing with the
+        square root of their number; half that for fine-tuning; at least 10 epochs.
     max_time
         Stop after this much training time, however often interrupted: seconds, ``'90min'``,
         ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.

@@ -41,7 +41,7 @@ from .sampler import EpochBatches, Unlabelled
 from .schedule import Schedule
 from .sets import Reader, Sets, StoredFrames, has_labels, load_sets, make_dataset
 
-_STEPS = 10_000  # of a run whose length is left open
+_STEPS = 4000  # of a run on 50 frames whose length is left open; half that for fine-tuning
 _STEPS_BETWEEN_VALIDATIONS = 100
 
 
@@ -119,7 +119,9 @@ def _resolve(config: TrainConfig, potential: Potential, sizes: dict[str, int]) -
     steps = math.ceil(sizes["train"] / config.training.batch_size)
     training = config.training.model_copy()
     if training.max_epochs is None:
-        training.max_epochs = max(10, math.ceil(_STEPS / steps))
+        wanted = _STEPS * math.sqrt(sizes["train"] / 50)
+        share = 1.0 if training.fine_tune_from is None else 0.5
+        training.max_epochs = max(10, math.ceil(share * wanted / steps))
     if training.val_interval is None:
         # and rarely enough that validation costs little next to training
         training.val_interval = max(

@@ -437,6 +437,16 @@ def test_other_settings_are_not_shown(tables, published, data):
     assert "results of runs with other settings, in `results.json` and not shown: 1\n" in text
 
 
+def test_other_splits_are_not_shown(tables, published, data):
+    (case,), (other,) = (
+        tables.tasks.cases("rmd17", [50], ["ethanol"], split=split) for split in ("01", "02")
+    )
+    text = tables.markdown(
+        [result(tables, case, 30.0), result(tables, other, 5.0)], published, None
+    )
+    assert cells(text, "ethanol")[1] == "30.0"
+
+
 def test_other_data_beside_published_figures(tables, published, data):
     (case,) = tables.tasks.cases("lips", [100])
     text = tables.markdown([result(tables, case, 21.5)], published, None)
@@ -463,6 +473,15 @@ def test_learning_curve(tables, published, data, tmp_path):
     assert cells(text, "2") == ["2", "20.0", "–", "5.0", "–", "–", "8.5"]
     assert cells(text, "1")[1:] == ["–"] * 5 + ["12.6"]
     assert "](images/curve.png)" in text
+
+
+def test_a_page_without_markers_is_refused_before_anything_is_written(tables, data, tmp_path):
+    page = tmp_path / "accuracy.md"
+    page.write_text(f"{tables.BEGIN}\nold\n{tables.END}\n")
+    page.with_name("fine-tuning.md").write_text("no markers")
+    with pytest.raises(InputError, match=r"fine-tuning\.md' has not the lines"):
+        tables.main(add=[], results=tmp_path / "results.json", page=page, show=False)
+    assert "old" in page.read_text()
 
 
 def test_page_is_rewritten_between_its_markers(tables, data, tmp_path):
