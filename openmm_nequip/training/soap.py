@@ -5,7 +5,7 @@ Vyas et al., "SOAP: Improving and stabilizing Shampoo using Adam", ICLR 2025, al
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -122,32 +122,16 @@ class SOAP(Optimizer):
     def _update(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
         shape = tuple(parameter.shape)
         found = self.matrices.get(parameter, [Matrix(shape, (None,) * len(shape))])
-        shapes = [matrix.shape for matrix in found]
         state = self.state[parameter]
         if not state:
-            lengths = [
-                [n if span is None else len(span) for n, span in zip(*matrix, strict=True)]
-                for matrix in found
-            ]
-            state["step"] = -1
-            state["means"] = [parameter.new_zeros(n) for n in lengths]  # along the eigenvectors
-            state["squares"] = [parameter.new_zeros(n) for n in lengths]
-            state["covariances"] = [
-                [
-                    None
-                    if len(shape) == 1 or (n > self.largest and span is None)
-                    else parameter.new_zeros(n, n)
-                    for n, span in zip(shape, spans, strict=True)
-                ]
-                for shape, spans in found
-            ]
-            state["bases"] = [[None] * len(shape) for shape in shapes]
+            state.update(self._start(found, parameter))
         state["step"] += 1
         step = state["step"]
         rate, decay = lr, lr * self.weight_decay
         if parameter.dim() == 1 and parameter not in self.matrices:
             rate, decay = lr * _VECTOR_RATE, 0.0
 
+        shapes = [matrix.shape for matrix in found]
         tensors = (_split(t, shapes) for t in (parameter, gradient))
         states = (state[name] for name in ("means", "squares", "covariances", "bases"))
         for (_, spans), weight, g, mean, square, covariances, bases in zip(
@@ -178,6 +162,28 @@ class SOAP(Optimizer):
                         before = bases[k]
                         bases[k] = _turned(before, covariance, spans[k], square, k)
                         mean.copy_(_turn(_turn(mean, before, k, back=True), bases[k], k))
+
+    def _start(self, found: list[Matrix], like: Tensor) -> dict[str, Any]:
+        """Return the state before the first step."""
+        lengths = [
+            [n if span is None else len(span) for n, span in zip(*matrix, strict=True)]
+            for matrix in found
+        ]
+        return {
+            "step": -1,
+            "means": [like.new_zeros(n) for n in lengths],  # along the eigenvectors
+            "squares": [like.new_zeros(n) for n in lengths],
+            "covariances": [
+                [
+                    None
+                    if len(shape) == 1 or (n > self.largest and span is None)
+                    else like.new_zeros(n, n)
+                    for n, span in zip(shape, spans, strict=True)
+                ]
+                for shape, spans in found
+            ],
+            "bases": [[None] * len(shape) for shape, _ in found],
+        }
 
 
 def _split(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
