@@ -1,0 +1,39 @@
+"""What is true of every bundled potential."""
+
+from pathlib import Path
+
+import pytest
+
+from openmm_nequip import list_models
+from openmm_nequip.domain import read_domain
+from openmm_nequip.modelfile import DEFAULT_MODEL, find_model, read_header
+
+FOLDER = Path(__file__).parents[1] / "models"
+SECTIONS = ("| for |", "| not for |", "| level of theory |", "| licence |", "| cite |")
+
+
+def test_they_are_those_of_the_folder_and_the_default_is_first():
+    names = list_models()
+    assert sorted(names) == sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
+    assert names[0] == DEFAULT_MODEL
+
+
+def test_together_they_are_small_enough_for_a_wheel():
+    assert sum(find_model(name).stat().st_size for name in list_models()) < 25e6
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_card_and_file_say_what_it_is(name):
+    card = (FOLDER / name / "card.md").read_text()
+    assert card.startswith(f"# {name}\n")
+    assert [section for section in SECTIONS if section not in card] == []
+    assert "## Fine-tuning" in card
+    header = read_header(find_model(name))
+    metadata = header["metadata"]
+    assert all(metadata[key] for key in ("description", "licence", "citation"))
+    assert metadata["errors"]["test"]["frames"] > 0
+    elements = read_domain(header["config"]["elements"], metadata).elements
+    row = next(line for line in card.splitlines() if line.startswith("| elements, cutoff |"))
+    listed = row.split("|")[2].partition(";")[0].replace(" ", "").split(",")
+    assert set(listed) == set(elements)
+    assert f"{header['config']['r_max']:g} Å" in row
