@@ -22,22 +22,20 @@ def plot(results: Results, published: dict[str, Any], path: Path) -> bool:
         Whether there was anything to plot: two sizes of the training set for some l_max.
     """
     results = select(current(results), task="learning-curve")
-    molecules = sorted({r["molecule"] for r in results})
-    curves = {
-        (molecule, order): _points(select(results, molecule=molecule, l_max=order))
-        for molecule in molecules
-        for order in sorted({r["l_max"] for r in results})
-    }
-    if not any(len(points) > 1 for points in curves.values()):
+    curves = {}
+    for molecule in sorted({r["molecule"] for r in results}):
+        found = select(results, molecule=molecule)
+        orders = sorted({r["l_max"] for r in found})
+        curves[molecule] = {order: _points(select(found, l_max=order)) for order in orders}
+    if not any(len(points) > 1 for lines in curves.values() for points in lines.values()):
         return False
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2 * len(molecules), 4.0), layout="constrained")
-        axes = figure.subplots(1, len(molecules), squeeze=False)[0]
-        for molecule, axis in zip(molecules, axes, strict=True):
-            _draw(axis, {o: points for (m, o), points in curves.items() if m == molecule})
+        figure = Figure(figsize=(5.2 * len(curves), 4.0), layout="constrained")
+        axes = figure.subplots(1, len(curves), squeeze=False)[0]
+        for (molecule, lines), axis in zip(curves.items(), axes, strict=True):
+            _draw(axis, lines)
             if molecule == "aspirin":
-                drawn = {order for m, order in curves if m == molecule}
-                _draw_published(axis, published["l_max"]["NequIP"], drawn)
+                _draw_published(axis, published["l_max"]["NequIP"], set(lines))
             axis.set_title(molecule)
             axis.legend(fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,12 +57,11 @@ def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     for order, points in curves.items():
-        if points:
-            frames, errors, spreads = zip(*points, strict=True)
-            axis.errorbar(
-                frames, errors, yerr=spreads, color=_COLOURS.get(order), marker="o", markersize=4,
-                linewidth=1.6, capsize=2, label=f"l_max {order}",
-            )  # fmt: skip
+        frames, errors, spreads = zip(*points, strict=True)
+        axis.errorbar(
+            frames, errors, yerr=spreads, color=_COLOURS.get(order), marker="o", markersize=4,
+            linewidth=1.6, capsize=2, label=f"l_max {order}",
+        )  # fmt: skip
     ticks = sorted({size for points in curves.values() for size, *_ in points})
     axis.set(xscale="log", yscale="log", xlabel="training frames")
     axis.set_ylabel("forces, MAE (meV/Å)")

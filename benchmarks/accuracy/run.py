@@ -24,13 +24,13 @@ import torch
 import typer
 
 from openmm_nequip.benchmarking.machine import describe
-from openmm_nequip.errors import InputError
+from openmm_nequip.cli import clear_errors
 from openmm_nequip.kernels.engine import choose_engine
 from openmm_nequip.training.config import TrainConfig
 from openmm_nequip.training.evaluation import errors, evaluation_batches, predict
 from openmm_nequip.training.loop import Interrupted
 from openmm_nequip.training.preparation import Preparation
-from openmm_nequip.training.run import train
+from openmm_nequip.training.run import device_type, train
 from openmm_nequip.training.sets import Reader, load_sets, make_dataset
 
 _MACHINE = ("cpu", "instructions", "cores", "gpu")
@@ -80,7 +80,7 @@ def main(
         if not (folder / "metrics.json").exists():
             train(settled, folder)
         file = config or case.config_file
-        found = entry(name, case, tasks.digest(settings), file.name, folder, device(settled))
+        found = entry(name, case, tasks.digest(settings), file.name, folder, device_type(settled))
         if settled.training.fine_tune_from is not None:
             found["fine_tuned_from"] = Path(settled.training.fine_tune_from).stem
             found["before"] = before(settled, output / "cache")
@@ -96,16 +96,10 @@ def before(config: TrainConfig, cache: Path) -> dict[str, Any]:
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, lambda text: None)
     sets = load_sets(reader, config.seed)
     potential, _ = preparation.build(sets)
-    where = device(config)
-    potential = potential.with_engine(choose_engine(config.training.engine, where)).to(where)
+    device = device_type(config)
+    potential = potential.with_engine(choose_engine(config.training.engine, device)).to(device)
     test = make_dataset(sets.test, potential.elements, potential.r_max)
     return errors(predict(potential, evaluation_batches(test)), potential.elements)
-
-
-def device(config: TrainConfig) -> str:
-    """Return where a run trains."""
-    on_gpu = torch.cuda.is_available() and config.training.accelerator != "cpu"
-    return "cuda" if on_gpu else "cpu"
 
 
 def entry(
@@ -150,8 +144,7 @@ def commit() -> str | None:
 
 if __name__ == "__main__":
     try:
-        app()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+        with clear_errors():
+            app()
     except Interrupted:
         sys.exit(130)

@@ -9,7 +9,6 @@ configuration files have now are shown; the page says what has not been run.
 
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ import typer
 import yaml
 from selection import ENERGY, FORCES, Results, case_of, current, select, sizes
 
+from openmm_nequip.cli import clear_errors
 from openmm_nequip.errors import InputError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -268,6 +268,10 @@ def closing(
     return parts
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
 def main(
     add: Annotated[
         list[Path] | None, typer.Option(help="Results of another machine, to be joined first.")
@@ -301,9 +305,5 @@ def rewrite(page: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=__doc__)(main)
-    try:
+    with clear_errors():
         app()
-    except InputError as error:
-        sys.exit(f"error: {error}")

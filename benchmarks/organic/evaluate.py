@@ -36,6 +36,7 @@ from rdkit import Chem
 from rich.progress import track
 from scipy.signal import find_peaks
 
+from openmm_nequip.cli import clear_errors
 from openmm_nequip.data.dataset import Targets
 from openmm_nequip.data.frame import Frame
 from openmm_nequip.errors import InputError
@@ -416,9 +417,8 @@ def reference_data() -> Path:
 
 if __name__ == "__main__":
     try:
-        app()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+        with clear_errors():
+            app()
     except openmm.OpenMMException as error:
         if "KeyboardInterrupt" not in str(error):
             raise

@@ -8,18 +8,22 @@ them. (Chen et al., "Net2Net: Accelerating learning via knowledge transfer", ICL
 """
 
 import math
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from openmm_nequip.cli import clear_errors
 from openmm_nequip.errors import InputError
 from openmm_nequip.modelfile import find_model, load_file
 from openmm_nequip.potential import Potential
+from openmm_nequip.training.soap import matrices, split
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@app.command(help=__doc__)
 def main(
     model: Annotated[str, typer.Argument(help="Model file, or name of a bundled potential.")],
     width: Annotated[int, typer.Argument(help="Of the new type embedding.")],
@@ -65,31 +69,18 @@ def widened(potential: Potential, width: int) -> Potential:
     mixed[:narrow, :narrow] = scale * source.linear_1.weight.view(narrow, narrow)
     radial, known = (layer.radial_mlp.layers[-1].weight for layer in (first, source))
     radial.view(len(radial), -1, width)[:, :, :narrow] = known.view(len(known), -1, narrow)
-    for (*_, outputs, start), (*_, begin) in zip(
-        first.linear_2.paths, source.linear_2.paths, strict=True
-    ):
-        rows = first.linear_2.weight[start:][: width * outputs].view(width, outputs)
-        rows[narrow:] = 0.0
-        rows[:narrow] = scale * source.linear_2.weight[begin:][: narrow * outputs].view_as(
-            rows[:narrow]
-        )
+    pairs = [(first.linear_2.weight, source.linear_2.weight)]
     for layer, source in zip(new.layers[1:], old.layers[1:], strict=True):
-        weight, known = layer.self_connection.weight, source.self_connection.weight
-        for (*_, inputs, outputs, start), (*_, begin) in zip(
-            layer.self_connection.paths, source.self_connection.paths, strict=True
-        ):
-            block = weight[start:][: inputs * width * outputs].view(inputs, width, outputs)
-            block[:, narrow:] = 0.0
-            block[:, :narrow] = scale * known[begin:][: inputs * narrow * outputs].view(
-                inputs, narrow, outputs
-            )
+        pairs.append((layer.self_connection.weight, source.self_connection.weight))
+    now, before = matrices(wide), matrices(potential)
+    for weight, known in pairs:
+        blocks = zip(split(weight, now[weight]), split(known, before[known]), strict=True)
+        for block, part in blocks:
+            block.zero_()
+            block[tuple(map(slice, part.shape))] = scale * part
     return wide.eval()
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=__doc__)(main)
-    try:
+    with clear_errors():
         app()
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -37,6 +37,7 @@ from openmm_nequip.analysis.observables import (
 )
 from openmm_nequip.analysis.transport import diffusion_coefficient, finite_size_correction
 from openmm_nequip.benchmarking.machine import describe
+from openmm_nequip.cli import clear_errors
 from openmm_nequip.cli.simulate import Lines
 from openmm_nequip.errors import InputError
 from openmm_nequip.interop.ase import NequIPCalculator
@@ -320,8 +321,7 @@ def write(path: Path, results: dict[str, dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     try:
-        app()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+        with clear_errors():
+            app()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")

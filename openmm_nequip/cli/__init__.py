@@ -1,6 +1,8 @@
 """The command line: one file per command, bad input turned into one clear line."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
@@ -23,8 +25,15 @@ def main() -> None:
     """Entry point of the ``openmm-nequip`` command."""
     from . import commands  # noqa: F401 - registers every command
 
-    try:
+    with clear_errors():
         app()
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the program with one clear line where input is wrong or a file cannot be used."""
+    try:
+        yield
     except InputError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder without permission

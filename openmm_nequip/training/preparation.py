@@ -169,9 +169,10 @@ class Preparation:
             else:
                 references = statistics.reference_energies
         known = read_domain(potential.elements, potential.metadata)
-        domain = known.extended(self._domain(statistics))
+        added = self._domain(statistics)
+        domain = known.extended(added)
         if shifts_move:  # energies of the other elements are of the level before
-            domain.elements = [e for e in domain.elements if e in sets.elements()]
+            domain.elements = added.elements
         potential.metadata = {
             "reference_energies": references,
             "domain": domain.model_dump(mode="json", exclude_none=True),

@@ -88,7 +88,7 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
     sets = load_sets(reader, config.seed)
     potential, statistics = preparation.build(sets)
-    engine = choose_engine(config.training.engine, _device_type(config))
+    engine = choose_engine(config.training.engine, device_type(config))
     potential = potential.with_engine(engine)
     for note in statistics.notes:
         say(f"note: {note}")
@@ -187,7 +187,7 @@ def _assemble(
         display,
     )
     trainer = Trainer(
-        accelerator=_device_type(config),
+        accelerator=device_type(config),
         devices=training.devices,
         num_nodes=training.num_nodes,
         strategy=training.strategy,
@@ -240,7 +240,8 @@ def _num_threads(config: TrainConfig) -> int:
     return max(1, (cores or 1) // (devices if isinstance(devices, int) else 1))
 
 
-def _device_type(config: TrainConfig) -> str:
+def device_type(config: TrainConfig) -> str:
+    """Return where a run trains: ``'cpu'`` or ``'cuda'``."""
     accelerator = config.training.accelerator
     if accelerator == "auto":  # not Apple's GPUs, which have no float64
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -131,8 +131,7 @@ class SOAP(Optimizer):
         if parameter.dim() == 1 and parameter not in self.matrices:
             rate, decay = lr * _VECTOR_RATE, 0.0
 
-        shapes = [matrix.shape for matrix in found]
-        tensors = (_split(t, shapes) for t in (parameter, gradient))
+        tensors = (split(t, found) for t in (parameter, gradient))
         states = (state[name] for name in ("means", "squares", "covariances", "bases"))
         for (_, spans), weight, g, mean, square, covariances, bases in zip(
             found, *tensors, *states, strict=True
@@ -186,10 +185,10 @@ class SOAP(Optimizer):
         }
 
 
-def _split(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Return views of tensors that follow each other in memory."""
-    parts = flat.view(-1).split([math.prod(shape) for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+def split(flat: Tensor, found: list[Matrix]) -> list[Tensor]:
+    """Return views of the matrices in flat weights, or in their gradient."""
+    parts = flat.view(-1).split([math.prod(matrix.shape) for matrix in found])
+    return [part.view(matrix.shape) for part, matrix in zip(parts, found, strict=True)]
 
 
 def _turn(tensor: Tensor, basis: Tensor | None, k: int, back: bool = False) -> Tensor:
@@ -207,9 +206,10 @@ def _turn(tensor: Tensor, basis: Tensor | None, k: int, back: bool = False) -> T
 def _eigenvectors(covariance: Tensor, span: Tensor | None) -> Tensor:
     """Return the eigenvectors between the vectors of a span."""
     covariance = covariance.double()
-    within = _orthonormal(span, covariance)
-    vectors: Tensor = within @ torch.linalg.eigh(within.T @ covariance @ within)[1]
-    return vectors
+    if span is None:
+        return torch.linalg.eigh(covariance)[1]
+    within = torch.linalg.qr(span.T.double())[0]
+    return within @ torch.linalg.eigh(within.T @ covariance @ within)[1]
 
 
 def _turned(
@@ -222,14 +222,8 @@ def _turned(
     product = covariance @ basis
     order = (basis * product).sum(dim=0).argsort(descending=True, stable=True)
     square.copy_(square.index_select(k, order))
-    within = _orthonormal(span, covariance)
-    turned: Tensor = within @ torch.linalg.qr(within.T @ product[:, order])[0]
-    return turned
-
-
-def _orthonormal(span: Tensor | None, like: Tensor) -> Tensor:
-    """Return an orthonormal basis of a span, or of everything."""
+    product = product[:, order]
     if span is None:
-        return torch.eye(len(like), dtype=like.dtype, device=like.device)
-    basis: Tensor = torch.linalg.qr(span.T.to(like.dtype))[0]
-    return basis
+        return torch.linalg.qr(product)[0]
+    within = torch.linalg.qr(span.T)[0]
+    return within @ torch.linalg.qr(within.T @ product)[0]

@@ -262,8 +262,9 @@ def test_the_domain_is_recorded(tmp_path, cluster_file):
     assert after["max_force"] >= domain["max_force"]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(("shifts", "known"), [("estimate", {"Cu"}), ("keep", {"Cu", "Au"})])
-def test_elements_of_another_level_leave_the_domain(tmp_path, trained, shifts, known):
+def test_elements_of_another_level_leave_the_domain(tmp_path, trained, shifts, known, streamed):
     """Where energies are shifted, those of elements that the data lacks are not."""
     write(tmp_path / "copper.xyz", clusters(30, symbols="Cu4"), format="extxyz")
     training = {
@@ -271,7 +272,8 @@ def test_elements_of_another_level_leave_the_domain(tmp_path, trained, shifts, k
         "fine_tune_from": str(trained / "tiny.safetensors"),
         "fine_tune_shifts": shifts,
     }
-    settings = config(tmp_path / "copper.xyz", training, model={"num_features": 16})
+    data = {"stream_from_disk": streamed}
+    settings = config(tmp_path / "copper.xyz", training, model={"num_features": 16}, data=data)
     tuned = train(settings, tmp_path / "tuned")
     assert set(openmm_nequip.load(tuned).metadata["domain"]["elements"]) == known
     gold = Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.6]], calculator=NequIPCalculator(tuned))
