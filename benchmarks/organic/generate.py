@@ -270,6 +270,19 @@ def _spice_plan(scale: float) -> list[Work]:
     return works
 
 
+def molecules(parts: tuple[str, ...]) -> set[str]:
+    """Return the molecules (SMILES) that sets of the whole plan have alone or with others."""
+    found: set[str] = set()
+    for work in plan(1.0):
+        if work.name.split("/")[0] not in parts:
+            continue
+        if work.kind != "spice":
+            found.update(work.subjects)
+        elif work.subjects[0].startswith("des"):  # the others have no names that tell
+            found.add(work.subjects[1])
+    return {Chem.CanonSmiles(smiles) for smiles in found}
+
+
 @cache
 def _teacher() -> Teacher:
     import torch

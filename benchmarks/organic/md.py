@@ -24,7 +24,8 @@ from openmm_nequip.benchmarking.md import fastest_platform
 from openmm_nequip.benchmarking.timing import alternate
 from openmm_nequip.units import KJ_PER_MOL, NM
 
-_TIMESTEP = 0.5  # fs
+_TIMESTEP = 1.0  # fs
+_NVE_TIMESTEP = 0.5  # fs
 _WATCHED = 100  # steps between two looks at the bonds
 _SAVED = 100  # looks between two states on disk
 _TIMED = 20  # steps of a repeat
@@ -45,7 +46,7 @@ def run_nvt(
     temperature, time
         K, ps.
     state
-        File from which the run goes on; written every 5 ps.
+        File from which the run goes on; written every 10 ps.
 
     Returns
     -------
@@ -81,6 +82,8 @@ def run_nvt(
                 changes.setdefault(names[k], (change, look * _WATCHED * _TIMESTEP / 1000))
             if look % _SAVED == 0:
                 _save(context, state, look, changes)
+                if not progress.console.is_terminal:
+                    print(f"{title}: {look * _WATCHED * _TIMESTEP / 1000:g} ps", flush=True)
             progress.advance(task)
     results = {}
     for name in names:
@@ -151,18 +154,18 @@ def run_nve(model: Path, name: str, time: float) -> dict[str, float]:
     start.setVelocitiesToTemperature(300 * unit.kelvin, subjects.SEED)
     warm.step(round(2000 / _TIMESTEP))
     state = start.getState(positions=True, velocities=True)
-    verlet = openmm.VerletIntegrator(_TIMESTEP * unit.femtosecond)
+    verlet = openmm.VerletIntegrator(_NVE_TIMESTEP * unit.femtosecond)
     context = context_of(model, drug.numbers, drug.minima[0], verlet)
     context.setPositions(state.getPositions())
     context.setVelocities(state.getVelocities())
     energies = []
-    samples = round(time * 1000 / _TIMESTEP / 10)
+    samples = round(time * 1000 / _NVE_TIMESTEP / 10)
     for _ in track(range(samples), description=f"{name}, NVE"):
         verlet.step(10)
         now = context.getState(energy=True)
         total = now.getPotentialEnergy() + now.getKineticEnergy()
         energies.append(total.value_in_unit(unit.kilojoule_per_mole) / KJ_PER_MOL * 1000)
-    times = np.arange(1, samples + 1) * 10 * _TIMESTEP / 1000
+    times = np.arange(1, samples + 1) * 10 * _NVE_TIMESTEP / 1000
     drift = energy_drift(times, np.array(energies), len(drug.numbers))
     return {
         "ps": time,

@@ -229,11 +229,6 @@ def labelled(path: Path) -> tuple[list[Frame], list[str]]:
     return frames, kinds
 
 
-def molecules(path: Path) -> set[str]:
-    """Return the molecules of a set (SMILES); clusters have names of their own."""
-    return {group.attrs["molecule"] for _, group in _groups(path)}
-
-
 def _groups(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the name of each piece with each of its molecules."""
     for file in sorted(path.glob("*.h5")) if path.is_dir() else [path]:
