@@ -84,7 +84,7 @@ TASKS = {
     "water": Task((133,)),
     "quartz": Task((100,)),
     "silicon": Task((194,)),
-    "fine-tuning": Task((10, 50), molecules=(*MOLECULES, "3bpa"), starts=STARTS),
+    "fine-tuning": Task((10, 50), ("aspirin", "ethanol", "uracil", "3bpa"), starts=STARTS),
 }
 
 
