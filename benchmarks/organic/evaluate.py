@@ -37,6 +37,7 @@ from rdkit import Chem
 from rich.progress import track
 from scipy.signal import find_peaks
 
+from openmm_nequip.benchmarking.stability import run_nve, run_nvt
 from openmm_nequip.cli import clear_errors
 from openmm_nequip.data.dataset import Targets
 from openmm_nequip.data.frame import Frame
@@ -362,20 +363,20 @@ def stability(
     """Bonds of 20 drugs in MD at 300 K and 500 K, and the drift of the energy of three."""
     record = Record(folder, model)
     check_not_in_training()
-    names = list(subjects.DRUG_LIKE)[:molecules]
+    drugs = {name: subjects.at_start(name) for name in list(subjects.DRUG_LIKE)[:molecules]}
     for temperature, duration in ((300, time), (500, hot_time)):
         part = f"nvt_{temperature}K"
         done = dict(record.results.get(part, {}))
-        missing = [n for n in names if done.get(n, {"ps": -1})["ps"] < duration]
+        missing = [n for n in drugs if done.get(n, {"ps": -1})["ps"] < duration]
         for k in range(0, len(missing), at_once):
-            batch = missing[k : k + at_once]
+            batch = {name: drugs[name] for name in missing[k : k + at_once]}
             state = folder / f"{part}-{'-'.join(batch)}.npz"
-            done |= md.run_nvt(record.model, batch, temperature, duration, state)
+            done |= run_nvt(record.model, batch, temperature, duration, state)
             record.add(part, done)
     done = dict(record.results.get("nve", {}))
-    for name in names[:3]:
+    for name, drug in list(drugs.items())[:3]:
         if done.get(name, {"ps": -1})["ps"] < nve_time:
-            done[name] = md.run_nve(record.model, name, nve_time)
+            done[name] = run_nve(record.model, drug, nve_time)
             record.add("nve", done)
 
 

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 from ase.build import molecule as small_molecule
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers
 from ase.units import Hartree
 from conformations import Molecule, Structure
 
+from openmm_nequip.benchmarking.stability import Start
 from openmm_nequip.data.frame import Frame
 from openmm_nequip.errors import InputError
 
@@ -104,6 +105,13 @@ def drug_like(name: str, conformers: int) -> Molecule:
     """Return a molecule of `DRUG_LIKE` with its conformers, the same each time."""
     index = list(DRUG_LIKE).index(name)
     return Molecule(DRUG_LIKE[name], np.random.default_rng([SEED, index]), conformers)
+
+
+def at_start(name: str) -> Start:
+    """Return a molecule of `DRUG_LIKE` as its dynamics begins."""
+    drug = drug_like(name, conformers=1)
+    bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in drug.molecule.GetBonds()]
+    return Start(drug.numbers, drug.minima[0], np.array(bonds))
 
 
 def different_minima(molecule: Molecule) -> list[Structure]:
@@ -237,39 +245,3 @@ def _groups(path: Path) -> Iterator[tuple[str, Any]]:
             for name in pieces:
                 for group in pieces[name].values():
                     yield name, group
-
-
-class Watch:
-    """Tells whether bonds break or form.
-
-    Parameters
-    ----------
-    numbers
-        Atomic numbers, shape ``[N]``.
-    bonds
-        Pairs of atoms, shape ``[B, 2]``.
-
-    Notes
-    -----
-    A bond is broken when it is longer than 1.6 times the sum of the covalent radii; two other
-    atoms are bonded when they are nearer than 1.15 times that.
-    """
-
-    def __init__(self, numbers: np.ndarray, bonds: np.ndarray):
-        self.symbols = [chemical_symbols[z] for z in numbers]
-        radii = covalent_radii[numbers]
-        self.sums = np.add.outer(radii, radii)
-        self.bonded = np.zeros(self.sums.shape, bool)
-        self.bonded[tuple(np.transpose(bonds))] = True
-        self.bonded |= self.bonded.T
-
-    def changes(self, positions: np.ndarray) -> list[str]:
-        """Say which bonds are broken or new, for positions in Å, ``[N, 3]``."""
-        distances = np.linalg.norm(positions[:, None] - positions, axis=2)
-        broken = self.bonded & ~(distances <= 1.6 * self.sums)  # NaN is broken
-        new = ~self.bonded & (distances < 1.15 * self.sums)
-        return [
-            f"{self.symbols[i]}{i}-{self.symbols[j]}{j} {what} ({distances[i, j]:.2f} Å)"
-            for what, which in (("broken", broken), ("new", new))
-            for i, j in np.argwhere(np.triu(which, 1))
-        ]

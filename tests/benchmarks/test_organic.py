@@ -15,6 +15,7 @@ from ase.data import vdw_radii
 from ase.units import kB
 from typer.testing import CliRunner
 
+from openmm_nequip.benchmarking.stability import Watch
 from openmm_nequip.data.dataset import Targets
 from openmm_nequip.data.frame import Frame
 from openmm_nequip.errors import InputError
@@ -437,21 +438,8 @@ def test_drugs_in_training_are_an_error(scripts, monkeypatch):
 
 def test_no_bond_of_any_drug_is_broken_or_new_at_the_start(scripts):
     for name in ("efavirenz", "flutamide", "modafinil", "tizanidine"):
-        drug = scripts.subjects.drug_like(name, conformers=1)
-        watch = scripts.subjects.Watch(drug.numbers, scripts.md.bonds_of(drug))
-        assert watch.changes(drug.minima[0]) == []
-
-
-def test_broken_and_new_bonds_are_seen(scripts):
-    numbers = np.array([8, 1, 1, 8])
-    watch = scripts.subjects.Watch(numbers, np.array([[0, 1], [0, 2]]))
-    x = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.8, 0, 0]])
-    assert watch.changes(x) == []
-    x[1, 0] = 1.5  # 0.97 Å is the sum of the radii
-    assert watch.changes(x) == []
-    x[1, 0] = 1.8
-    assert watch.changes(x) == ["O0-H1 broken (1.80 Å)", "H1-O3 new (1.00 Å)"]
-    assert len(watch.changes(np.full((4, 3), np.nan))) == 2
+        numbers, positions, bonds = scripts.subjects.at_start(name)
+        assert Watch(numbers, bonds).changes(positions) == []
 
 
 @pytest.mark.parametrize("name", ["ethanol, O-H", "biphenyl", "alanine dipeptide, φ"])
@@ -648,55 +636,6 @@ def test_tables_show_what_was_found(scripts, tmp_path):
     assert "flutamide: O1-O2 new (1.50 Å) at 3.5 ps" in text
     assert "3.5 times as fast" in text
     assert scripts.card.markdown({}) == "no results yet"
-
-
-@pytest.mark.slow
-def test_a_stability_run_goes_on_where_it_was_stopped(scripts, tmp_path, monkeypatch):
-    from openmm_nequip.modelfile import find_model
-
-    md = scripts.md
-    monkeypatch.setitem(scripts.subjects.DRUG_LIKE, "ethanol", "CCO")
-    monkeypatch.setattr(md, "_SAVED", 2)
-    model, state = find_model("ethanol-pbe"), tmp_path / "state.npz"
-    found = md.run_nvt(model, ["ethanol"], 300, 0.2, state)
-    assert found == {"ethanol": {"ps": 0.2, "change": "", "at_ps": None}}
-    assert np.load(state)["look"] == 2
-    steps = []
-    context_of = md.context_of
-
-    def counted(model, numbers, positions, integrator):
-        step = integrator.step
-        integrator.step = lambda n: (steps.append(n), step(n))
-        return context_of(model, numbers, positions, integrator)
-
-    monkeypatch.setattr(md, "context_of", counted)
-    md.run_nvt(model, ["ethanol"], 300, 0.4, state)
-    assert sum(steps) == 200  # of 400
-    drift = md.run_nve(model, "ethanol", 0.2)
-    assert abs(drift["fluctuation_meV_per_atom"]) < 0.5
-
-
-@pytest.mark.slow
-def test_a_molecule_that_falls_apart_is_put_back(scripts, tmp_path, monkeypatch):
-    from openmm_nequip.modelfile import find_model
-
-    md = scripts.md
-    monkeypatch.setitem(scripts.subjects.DRUG_LIKE, "ethanol", "CCO")
-    monkeypatch.setitem(scripts.subjects.DRUG_LIKE, "propanal", "CCC=O")
-    model = find_model("ethanol-pbe")
-    # of two molecules one is so hot that it breaks
-    drugs = [scripts.subjects.drug_like(name, 1) for name in ("ethanol", "propanal")]
-    watches = [scripts.subjects.Watch(d.numbers, md.bonds_of(d)) for d in drugs]
-    start = [d.minima[0] + 100 * k for k, d in enumerate(drugs)]
-    numbers = np.concatenate([d.numbers for d in drugs])
-    torn = np.concatenate(start)
-    torn[0] += 3
-    context = md.context_of(model, numbers, torn, md.langevin(300, 1))
-    found = md._changes(context, watches, start)
-    assert list(found) == [0]
-    assert "broken" in found[0]
-    now = context.getState(positions=True).getPositions(asNumpy=True)._value * 10
-    assert np.allclose(now, np.concatenate(start), atol=1e-4)
 
 
 # -- widening ----------------------------------------------------------------------------------
