@@ -140,8 +140,7 @@ def teacher(folder: Folder, model: Model, data: Data, again: Again = False) -> N
         values["held_out"] = errors(joined(held_out), potential.elements)
     record.add("teacher", values)
     title = "test set"
-    parity(without_atoms(whole, len(potential.elements)), potential.elements,
-           folder / "parity.png", title)  # fmt: skip
+    parity(whole, potential.elements, folder / "parity.png", title)
 
 
 def joined(parts: list[Predictions]) -> Predictions:
@@ -152,24 +151,6 @@ def joined(parts: list[Predictions]) -> Predictions:
         Output(torch.cat(energies), torch.cat(atomic_energies), torch.cat(forces), None, None),
         Targets._make(torch.cat(values) for values in zip(*targets, strict=True)),
         torch.cat(types),
-    )
-
-
-def without_atoms(predictions: Predictions, num_types: int) -> Predictions:
-    """Take from energies and predictions what a sum over the atoms' elements explains.
-
-    Otherwise nothing but the composition is seen in a plot of the energies of many molecules.
-    """
-    output, targets, types = predictions
-    frame = torch.repeat_interleave(torch.arange(len(targets.energy)), targets.num_atoms)
-    counts = np.zeros((len(targets.energy), num_types))
-    np.add.at(counts, (frame.numpy(), types.numpy()), 1)
-    atoms = np.linalg.lstsq(counts, targets.energy.numpy(), rcond=None)[0]
-    explained = torch.from_numpy(counts @ atoms)
-    return Predictions(
-        output._replace(energy=output.energy - explained),
-        targets._replace(energy=targets.energy - explained),
-        types,
     )
 
 

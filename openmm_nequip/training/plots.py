@@ -5,11 +5,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..figures import STYLE, save
 from .evaluation import Predictions
@@ -61,7 +63,9 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
 def parity(predictions: Predictions, elements: Sequence[str], path: Path, title: str = "") -> None:
     """Plot predicted against reference energies per atom and force components.
 
-    Energies are relative to the mean of the reference. Many points are shown as their density.
+    Energies are without what the composition explains (a sum over the elements of the atoms,
+    fitted to the reference): of different molecules nothing else would be seen. Many points are
+    shown as their density.
 
     Parameters
     ----------
@@ -74,22 +78,17 @@ def parity(predictions: Predictions, elements: Sequence[str], path: Path, title:
     title
         Name of the set.
     """
-    output, targets, _ = predictions
-    reference = (targets.energy / targets.num_atoms).numpy()
-    predicted = (output.energy / targets.num_atoms).numpy()
-    known = ~np.isnan(reference)
+    output, targets, types = predictions
     panels = []
+    known = ~targets.energy.isnan().numpy()
     if known.any():
-        mean = reference[known].mean()
-        panels.append(
-            (
-                "energy per atom",
-                "meV",
-                1000 * (reference[known] - mean),
-                1000 * (predicted[known] - mean),
-                1.0,
-            )
+        counts = compositions(targets.num_atoms, types, len(elements))[known]
+        reference, predicted = (e.numpy()[known] for e in (targets.energy, output.energy))
+        explained = counts @ np.linalg.lstsq(counts, reference, rcond=None)[0]
+        reference, predicted = (
+            1000 * (e - explained) / counts.sum(axis=1) for e in (reference, predicted)
         )
+        panels.append(("energy per atom", "meV", reference, predicted, 1.0))
     for name, unit, target, value in (
         ("force component", "eV/Å", targets.forces, output.forces),
         ("stress component", "eV/Å³", targets.stress, output.stress),
@@ -104,6 +103,14 @@ def parity(predictions: Predictions, elements: Sequence[str], path: Path, title:
             _parity_panel(axis, *panel)
         figure.suptitle(f"{title.capitalize()}: {len(targets.energy)} frames", fontsize=11)
         save(figure, path)
+
+
+def compositions(num_atoms: Tensor, types: Tensor, num_types: int) -> NDArray[np.float64]:
+    """Return how many atoms of each type each frame has, ``[F, T]``."""
+    frames = torch.repeat_interleave(torch.arange(len(num_atoms)), num_atoms)
+    counts = np.zeros((len(num_atoms), num_types))
+    np.add.at(counts, (frames.numpy(), types.numpy()), 1)
+    return counts
 
 
 def _parity_panel(

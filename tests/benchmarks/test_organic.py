@@ -551,13 +551,8 @@ def predictions(energies, numbers: list[list[int]], shift: float = 0.0) -> Predi
     )
 
 
-def test_composition_is_taken_from_energies(scripts):
-    numbers = [[0, 0, 1], [0, 1], [0, 0, 0, 1, 1], [1, 1]]
-    energies = [2 * -10.0 - 30.0, -40.0, -90.0, -60.0]
-    whole = predictions(energies, numbers, shift=0.5)
-    left = scripts.evaluate.without_atoms(whole, 2)
-    assert torch.allclose(left.targets.energy, torch.zeros(4, dtype=torch.float64), atol=1e-9)
-    assert torch.allclose(left.output.energy - left.targets.energy, torch.tensor(0.5).double())
+def test_predictions_are_joined(scripts):
+    whole = predictions([-50.0, -40.0, -90.0, -60.0], [[0, 0, 1], [0, 1], [0, 0, 0, 1, 1], [1, 1]])
     both = scripts.evaluate.joined([whole, predictions([-1.0], [[0]])])
     assert both.targets.num_atoms.tolist() == [3, 2, 5, 2, 1]
     assert len(both.output.forces) == len(both.types) == 13
