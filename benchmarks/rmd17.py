@@ -65,7 +65,9 @@ def main(
         found: dict[str, Any] = json.loads(record.read_text())
         return found
 
-    nvt = measured("nvt", lambda: run_nvt(path, starts, _TEMPERATURE, time, folder / "nvt.npz"))
+    together = f"nvt-{'-'.join(names)}"
+    state = folder / f"{together}.npz"
+    nvt = measured(together, lambda: run_nvt(path, starts, _TEMPERATURE, time, state))
     rows = []
     for name, file in files.items():
         errors = json.loads((folder / name / "metrics.json").read_text())[file.name]

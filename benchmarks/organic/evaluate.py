@@ -4,7 +4,7 @@
     python benchmarks/organic/evaluate.py teacher runs/card --model M --data runs/organic
     python benchmarks/organic/evaluate.py s66x8 runs/card --model M
     python benchmarks/organic/evaluate.py torsions runs/card --model M
-    python benchmarks/organic/evaluate.py conformers runs/card --model M --data runs/organic
+    python benchmarks/organic/evaluate.py conformers runs/card --model M
     python benchmarks/organic/evaluate.py dissociation runs/card --model M
     python benchmarks/organic/evaluate.py stability runs/card --model M
     python benchmarks/organic/evaluate.py speed runs/card --model M
