@@ -213,9 +213,12 @@ class Run:
             )
 
     def _advance(self, target: int) -> None:
-        """Step to `target` in pieces, so that a request to stop is soon seen."""
+        """Step to `target` in pieces, so that a request to stop is soon seen.
+
+        The first piece is always done: what was reported at this step must not be again.
+        """
         pace = 1
-        while self.step < target and not self.stop.requested:
+        while self.step < target:
             count = min(pace, target - self.step)
             start = time.monotonic()
             try:
@@ -225,6 +228,8 @@ class Run:
             self.step += count
             seconds = max(time.monotonic() - start, 1e-9)
             pace = max(1, min(2 * count, int(_CHUNK_SECONDS * count / seconds)))
+            if self.stop.requested:
+                return
 
     def _report(self) -> None:
         """Check the state and write what is due at this step."""

@@ -26,6 +26,7 @@ from openmm_nequip.kernels.engine import set_num_threads
 from openmm_nequip.locks import lock
 from openmm_nequip.md import protocol
 from openmm_nequip.md.config import SimulationConfig
+from openmm_nequip.md.loop import Run
 from openmm_nequip.md.preparation import build_simulation, set_velocities
 from openmm_nequip.md.protocol import Progress, Result, run
 from openmm_nequip.md.python_force import Computation
@@ -180,6 +181,24 @@ def test_stopping_between_two_rows_loses_nothing(configure, tmp_path):
     watcher = Watcher(at=12, act=interrupted)  # a checkpoint only
     assert ethanol_run(config, tmp_path / "parts", watcher).step == 12
     ethanol_run(config, tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
+
+
+def test_a_signal_just_before_the_next_step_repeats_no_frame(configure, tmp_path, monkeypatch):
+    """The run has seen that nobody wants it to stop, and has not begun to step."""
+    ethanol_run(configure(), tmp_path / "whole")
+    next_stop = Run._next_stop
+
+    def interrupt_and_go_on(this: Run) -> int:
+        if this.step == 16:  # where a row and a frame were written
+            interrupted()
+        return next_stop(this)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_next_stop", interrupt_and_go_on)
+        assert not ethanol_run(configure(), tmp_path / "parts").finished
+    ethanol_run(configure(), tmp_path / "parts")
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
 
