@@ -1,5 +1,6 @@
 """What is put through the suite: architectures and engines, and the structures they see."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from openmm_nequip.potential import Potential
 TYPES = ["H", "C", "O"]
 NUMBERS = {"H": 1, "C": 6, "O": 8}
 R_MAX = 3.5
+#: Where the networks compute; what they return is compared on the CPU.
+DEVICE = os.environ.get("OPENMM_NEQUIP_TEST_DEVICE", "cpu")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def build(case: str, dtype: str = "float64", engine: str = "reference") -> Poten
     """Return the potential of a case with the same random weights in every call."""
     torch.manual_seed(7)
     config = CASES[case].config(model_dtype=dtype, **CASES[case].options)
-    return ENGINES[engine](Potential(config).eval())
+    return ENGINES[engine](Potential(config).eval()).to(DEVICE)
 
 
 def random_positions(rng: np.random.Generator, n: int, box: np.ndarray, closest: float):

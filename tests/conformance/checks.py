@@ -20,7 +20,12 @@ from openmm_nequip.potential import Output, Potential
 def evaluate(potential: Potential, *frames: Frame, stress: bool = False) -> Output:
     """Evaluate frames as one batch."""
     graph = collate([potential.to_graph(frame) for frame in frames])
-    return potential(graph, forces=True, stress=stress)
+    return on_cpu(potential(graph, forces=True, stress=stress))
+
+
+def on_cpu(output: Output) -> Output:
+    """Bring results to where they are compared."""
+    return Output(*(None if tensor is None else tensor.cpu() for tensor in output))
 
 
 def tolerance(potential: Potential) -> float:
@@ -117,10 +122,10 @@ def differentiate(function: Callable[[np.ndarray], np.ndarray], n: int, h: float
 def energies_of(potential: Potential, frames: Sequence[Frame]) -> np.ndarray:
     """Energies without the shifts: differences of large numbers lose digits."""
     graph = collate([potential.to_graph(frame) for frame in frames])
-    atomic = potential(graph, forces=False).atomic_energies
+    atomic = potential(graph, forces=False).atomic_energies.cpu()
     shift = torch.cat([shifts(potential, frame) for frame in frames])
     energy = torch.zeros(len(frames), dtype=torch.float64)
-    return energy.index_add(0, graph.batch, atomic - shift).numpy()
+    return energy.index_add(0, graph.batch.cpu(), atomic - shift).numpy()
 
 
 def check_forces(potential: Potential, frame: Frame, h: float = 1e-3) -> None:

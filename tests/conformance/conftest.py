@@ -1,10 +1,17 @@
 """Every test that asks for `potential` runs for each architecture, engine and dtype."""
 
+import os
+
 import pytest
+import torch
 
 from openmm_nequip.potential import Potential
 
-from .cases import CASES, ENGINES, build
+from .cases import CASES, DEVICE, ENGINES, build
+
+if DEVICE != "cpu":  # where PyTorch's own sums have a fixed order only if asked
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 _built: dict[tuple[str, str, str], Potential] = {}
 

@@ -9,7 +9,7 @@ import torch
 from openmm_nequip.data.graph import collate
 
 from . import checks
-from .cases import crystal, molecule
+from .cases import DEVICE, crystal, molecule
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,10 @@ def test_loss_of_forces_and_stress_can_be_differentiated(potential64):
     """Gradients of a training loss for every weight, along a direction in weight space."""
     graph = collate([potential64.to_graph(frame) for frame in (molecule(n=6), crystal())])
     rng = torch.Generator().manual_seed(4)
-    weights_e = torch.randn(2, generator=rng, dtype=torch.float64)
-    weights_f = torch.randn(graph.positions.shape, generator=rng, dtype=torch.float64)
-    weights_s = torch.randn(3, 3, generator=rng, dtype=torch.float64)
+    weights_e, weights_f, weights_s = (
+        torch.randn(shape, generator=rng, dtype=torch.float64).to(DEVICE)
+        for shape in ((2,), graph.positions.shape, (3, 3))
+    )
 
     def loss() -> torch.Tensor:
         output = potential64(graph, forces=True, stress=True)
@@ -91,7 +92,7 @@ def test_loss_of_forces_and_stress_can_be_differentiated(potential64):
 
     h = 1e-4
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        direction = torch.randn(parameter.shape, generator=rng, dtype=torch.float64)
+        direction = torch.randn(parameter.shape, generator=rng, dtype=torch.float64).to(DEVICE)
         direction /= direction.norm()
         original = parameter.detach().clone()
         values = {}
@@ -114,4 +115,4 @@ def test_training_and_evaluation_mode_agree(potential64):
     assert output.energy.requires_grad
     assert output.forces.requires_grad
     for value, reference in zip(output, expected, strict=True):
-        checks.assert_close(value.detach(), reference, 1e-13, "output in training mode")
+        checks.assert_close(value.detach().cpu(), reference.cpu(), 1e-13, "output in training mode")
