@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,8 +17,11 @@ from openmm_nequip.benchmarking.machine import all_versions, describe
 from openmm_nequip.benchmarking.md import fastest_platform
 from openmm_nequip.modelfile import write_atomically
 
-#: After these a process can do nothing more on its GPU.
-_POISONED = ("CUDA error", "illegal memory access", "device-side assert", "CUBLAS_STATUS")
+#: After these a process can do nothing more on its GPU; in small letters.
+_POISONED = (
+    "cuda error", "cuda_error", "cuda driver error", "triton error", "illegal memory access",
+    "device-side assert", "cublas_status", "unspecified launch failure",
+)  # fmt: skip
 
 
 class Skipped(Exception):
@@ -25,6 +30,7 @@ class Skipped(Exception):
 
 def _serve(pipe: Connection) -> None:
     """Measure what comes through the pipe, until it is closed."""
+    os.setsid()  # what it starts can be ended with it
     while True:
         try:
             function, arguments = pipe.recv()
@@ -35,9 +41,17 @@ def _serve(pipe: Connection) -> None:
         except Skipped as reason:
             answer = {"skipped": str(reason)}
         except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            answer = {"error": f"{type(error).__name__}: {lines[0][:300]}"}
+            answer = describe_error(error)
         pipe.send(answer)
+
+
+def describe_error(error: Exception) -> dict:
+    """Return the beginning and the end of a message, and whether the GPU is lost with it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    shown = lines if len(lines) <= 4 else [lines[0], "...", *lines[-3:]]
+    poisoned = any(word in str(error).lower() for word in _POISONED)
+    answer = {"error": f"{type(error).__name__}: {' | '.join(shown)[:800]}"}
+    return answer | ({"gpu_lost": True} if poisoned else {})
 
 
 class Worker:
@@ -60,23 +74,28 @@ class Worker:
             if self._pipe.poll(limit):
                 answer = self._pipe.recv()
             else:
-                self._process.kill()
-                self.stop()
+                self.stop(at_once=True)
                 return {"error": f"took longer than {limit:.0f} s"}
         except (EOFError, ConnectionError):
             code = self.stop()
             return {"error": f"the process ended with exit code {code}"}
-        if any(word in answer.get("error", "") for word in _POISONED):
+        if "gpu_lost" in answer:
             self.stop()
         return answer
 
-    def stop(self) -> int | None:
-        """End the process, and return its exit code; `None` if there is none."""
+    def stop(self, at_once: bool = False) -> int | None:
+        """End the process and what it has started; return its exit code, `None` if there is none.
+
+        It is given time to end by itself, unless `at_once`.
+        """
         if self._process is None:
             return None
         with suppress(OSError):
             self._pipe.close()  # which is what it waits for
-        self._process.join(5)
+        if not at_once:
+            self._process.join(5)
+        with suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
         code, self._process = self._process.exitcode, None
@@ -131,6 +150,10 @@ class Report:
         ]
         self.print(f"{name:44s} {', '.join(values)}")
         return item
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.end - time.monotonic()
 
     def print(self, line: str) -> None:
         """Print a line, and add it to the log."""

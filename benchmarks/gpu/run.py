@@ -35,103 +35,121 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Measurements:
-    """All items, by subject; `small` ones show on any machine that the items can be measured."""
+    """All items, by subject; `small` ones show on any machine that the items can be measured.
+
+    Kernels come before what needs them: the first call of each is compiled, which takes seconds and
+    is kept on the disk.
+    """
 
     def __init__(self, report: Report, device: str, small: bool):
         self.report, self.measure = report, report.measure
         self.device, self.platform, self.small = device, fastest_platform(device), small
-        self.sizes = ["S"] if small else ["S", "M", "L"]
         self.counts = [21, 192] if small else [21, 192, 3000, 30000]
         self.seconds = 0.01 if small else 1.0
         self.forces: list[str] = []
 
-    def machine(self) -> None:
-        """What it can do at most, and which of OpenMM's forces work on it."""
-        sizes = (4, 64) if self.small else ()
-        self.measure("machine", speed.ceilings, self.device, *sizes)
+    def most_important(self) -> None:
+        """Is it right, and how fast is the size that most use?"""
+        self.measure("machine", speed.ceilings, self.device, *((4, 64) if self.small else ()))
+        self.kernels("S")
         for force in KINDS:
-            item = self.measure(f"works/{force}", platforms.check_force, force, self.platform)
+            item = self.measure(f"works/{force}", platforms.check_force, force, self.device,
+                                self.platform, limit=120)  # fmt: skip
             if not {"error", "skipped"} & item.keys():
                 self.forces.append(force)
+        self.simulations("mixed")
+        self.steps("S")
+        self.training(["S"], (2,) if self.small else (5, 32))
+        self.tests()
 
-    def simulations(self) -> None:
-        """Every force in OpenMM, alone and beside a force field, in every precision."""
+    def the_rest(self) -> None:
+        """Larger networks, other precisions, other implementations, limits."""
+        for size in ("M", "L"):
+            self.kernels(size)
+            self.steps(size)
+        for precision in ("single", "double"):
+            self.simulations(precision)
+        self.training(["M", "L"], (5, 32, 256))
+        for engine in ("fused", "nequip"):
+            seconds = min(145.0, self.report.left() - 5)
+            self.measure(f"train/program/aspirin/5/{engine}", speed.train_program, engine,
+                         self.device, 6, seconds, limit=150)  # fmt: skip
+        self.peers()
+        speed.largest(self.report, "S", "fused", self.device, 99_999, 3_200_000)
+        speed.largest(self.report, "S", "reference", self.device, 24_000, 800_000)
+
+    def kernels(self, size: str) -> None:
+        """Every operator of every layer, and the forces that they make."""
+        dtypes = [torch.float32, torch.float64] if size == "S" else [torch.float32]
+        for (k, key), dtype in product(enumerate(kernel_keys(size)), dtypes):
+            name = f"kernels/{size}/{k}/{str(dtype).removeprefix('torch.')}"
+            self.measure(name, check_kernels, key, dtype, self.device, limit=120)
+        self.measure(f"forces/{size}", check_forces, size, 192, self.device)
+
+    def simulations(self, precision: str) -> None:
+        """Every force in OpenMM, alone and beside a force field."""
         waters = 250 if self.small else 500
         steps = 30 if self.small else 400
+        structures = ["aspirin", "water"] + ["large water"] * (not self.small)
         for force in self.forces:
-            on = (force, self.platform)
-            for precision in ["mixed"] if self.small else ["single", "mixed", "double"]:
-                name, how = f"openmm/{force}/{precision}", (force, precision, self.platform)
-                for structure, engine in product(("aspirin", "water"), ("fused", "reference")):
-                    check = f"{name}/{structure}/{engine}"
-                    self.measure(check, platforms.check_platform, structure, engine, *how)
-                self.measure(f"{name}/ML-MM", platforms.check_mixed, *how, waters)
-                self.measure(f"{name}/restart", platforms.check_restart, *how)
-                self.measure(f"{name}/NVE", platforms.check_energy_conservation, *how, 10 * steps)
-            self.measure(f"openmm/{force}/NPT", platforms.check_barostat, *on, waters, steps)
-        for engine in ("fused", "reference") if "torch" in self.forces else ():
-            name = f"openmm/torch/useCUDAGraphs/{engine}"
-            self.measure(name, platforms.check_cuda_graphs, engine, self.platform)
+            name, how = f"openmm/{force}/{precision}", (force, precision, self.platform)
+            for structure, engine in product(structures, ("fused", "reference")):
+                check = f"{name}/{structure}/{engine}"
+                self.measure(check, platforms.check_platform, structure, engine, *how)
+            self.measure(f"{name}/ML-MM", platforms.check_mixed, *how, waters)
+            self.measure(f"{name}/restart", platforms.check_restart, *how)
+            self.measure(f"{name}/NVE", platforms.check_energy_conservation, *how, 3 * steps)
+            if precision == "mixed":
+                self.measure(f"openmm/{force}/NPT", platforms.check_barostat, force, self.platform,
+                             waters, steps)  # fmt: skip
+        if precision == "mixed" and "torch" in self.forces:
+            for engine in ("fused", "reference"):
+                name = f"openmm/torch/useCUDAGraphs/{engine}"
+                self.measure(name, platforms.check_cuda_graphs, engine, self.platform)
+                self.report.worker.stop()  # a capture that fails may leave the GPU in disorder
 
-    def steps(self) -> None:
+    def steps(self, size: str) -> None:
         """Steps in OpenMM and of the network alone, by the fused engine."""
         where = (self.device, self.platform, self.seconds)
-        for size, atoms, force in product(self.sizes, self.counts, self.forces):
+        for atoms, force in product(self.counts, self.forces):
             name = f"md/{size}/{atoms}/{force}"
-            self.measure(name, platforms.time_pure, size, atoms, force, *where)
+            self.measure(name, platforms.time_pure, size, atoms, force, *where, limit=90)
         waters = 250 if self.small else 2000
-        for force in self.forces:
+        for force in self.forces if size == "S" else ():
             name = f"md/organic-small/22 in {waters} waters/{force}"
             self.measure(name, platforms.time_mixed, waters, force, *where)
-        for size, atoms in product(self.sizes, self.counts):
+        for atoms in self.counts:
             name, what = f"step/{size}/{atoms}/fused", (size, atoms)
-            self.measure(name, speed.step, *what, "fused", self.device, self.seconds)
+            self.measure(name, speed.step, *what, "fused", self.device, self.seconds, limit=90)
             if atoms <= MOST_ATOMS:
                 self.measure(f"{name}, graph", speed.replay, *what, self.device, self.seconds)
-        for size, atoms in (("S", 21), (self.sizes[-1], self.counts[-1] // 10)):
-            what = (size, 3 * (atoms // 3), "fused")
-            self.measure(f"profile/{size}/{atoms}", speed.profile, *what, self.device)
-
-    def kernels(self) -> None:
-        """Every operator of every layer, and the forces that they make."""
-        for size in self.sizes:
-            dtypes = [torch.float32, torch.float64] if size == "S" else [torch.float32]
-            for (k, key), dtype in product(enumerate(kernel_keys(size)), dtypes):
-                name = f"kernels/{size}/{k}/{str(dtype).removeprefix('torch.')}"
-                self.measure(name, check_kernels, key, dtype, self.device, limit=90)
-            self.measure(f"forces/{size}", check_forces, size, 192, self.device)
+        for atoms in self.counts[::2]:
+            what = (size, atoms, "fused", self.device)
+            self.measure(f"profile/{size}/{atoms}", speed.profile, *what)
 
     def tests(self) -> None:
         """The tests of the repository that say what a potential is."""
         chosen = ["-k", "test_permutation and l0"] if self.small else []
         chosen += ["--ignore", "tests/conformance/test_checks_can_fail.py"]  # they are of the CPU
-        processes = 1 if self.small else 8
+        processes, seconds = (1, 60.0) if self.small else (8, 90.0)
         self.measure("tests/conformance", run_tests, ["tests/conformance", *chosen], self.device,
-                     processes, limit=120)  # fmt: skip
+                     processes, seconds, limit=seconds + 30)  # fmt: skip
 
-    def training(self) -> None:
-        """Frames per second of optimizer steps, and of the whole commands."""
-        size, batches = self.sizes[-1], (2,) if self.small else (5, 32, 256)
+    def training(self, sizes: list[str], batches: tuple[int, ...]) -> None:
+        """Frames per second of optimizer steps."""
         molecules, engines = ("ethanol", "aspirin", "3bpa"), ("fused", "reference")
-        for name, batch, engine in product(molecules, batches, engines):
+        for size, name, batch, engine in product(sizes, molecules, batches, engines):
             self.measure(f"train/{size}/{name}/{batch}/{engine}", speed.train, size, name, batch,
-                         engine, self.device, self.seconds, limit=40)  # fmt: skip
-        for engine in () if self.small else ("fused", "nequip"):
-            self.measure(f"train/program/aspirin/5/{engine}", speed.train_program, engine,
-                         self.device, 6, 145.0, limit=150)  # fmt: skip
+                         engine, self.device, self.seconds, limit=90)  # fmt: skip
 
     def peers(self) -> None:
-        """The network alone, by everything else that is installed; then how large it may be."""
+        """The network alone, by everything else that is installed."""
         counts = [n for n in self.counts if n < 30000]
         engines = [name for name in ENGINES if name != "fused"] + list(speed.COMPILED)
-        for size, atoms, engine in product(self.sizes, counts, engines):
-            if not self.small or engine == "reference":
-                name = f"step/{size}/{atoms}/{engine}"
-                self.measure(name, speed.step, size, atoms, engine, self.device, self.seconds,
-                             limit=75)  # fmt: skip
-        if not self.small:
-            speed.largest(self.report, "S", "fused", self.device, 99_999, 3_200_000)
-            speed.largest(self.report, "S", "reference", self.device, 24_000, 800_000)
+        for size, atoms, engine in product(("S", "M", "L"), counts, engines):
+            name = f"step/{size}/{atoms}/{engine}"
+            self.measure(name, speed.step, size, atoms, engine, self.device, self.seconds,
+                         limit=75)  # fmt: skip
 
 
 def print_summary(document: dict) -> None:
@@ -170,15 +188,11 @@ def main(
     if output.exists():
         raise InputError(f"'{output}' exists: give another --output")
     report = Report(output, seconds, device, [*only, "machine", "works"] if only else [])
-    all_of_it = Measurements(report, device, small)
+    measurements = Measurements(report, device, small)
     try:
-        all_of_it.machine()
-        all_of_it.simulations()
-        all_of_it.steps()
-        all_of_it.kernels()
-        all_of_it.tests()
-        all_of_it.training()
-        all_of_it.peers()
+        measurements.most_important()
+        if not small:
+            measurements.the_rest()
     finally:
         report.worker.stop()
     print_summary(report.document)

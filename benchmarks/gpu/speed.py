@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ase.build import molecule
 from correct import within_tolerance
 from measuring import milliseconds, peak_gb, reset_peak, wait
 from report import Report, Skipped
+from torch.autograd import DeviceType
 
 from openmm_nequip.benchmarking.budget import Budget
 from openmm_nequip.benchmarking.engines import ENGINES
@@ -23,9 +25,10 @@ from openmm_nequip.benchmarking.models import (
     upstream_data,
 )
 from openmm_nequip.benchmarking.results import Results
+from openmm_nequip.benchmarking.samples import Sample
 from openmm_nequip.benchmarking.training import measure_training
 from openmm_nequip.data.frame import Frame
-from openmm_nequip.data.graph import collate
+from openmm_nequip.data.graph import Graph, collate
 from openmm_nequip.kernels.replay import ReplayedStep
 
 #: Engines in addition to those of ``openmm-nequip benchmark``.
@@ -49,6 +52,8 @@ def ceilings(device: str, mebibytes: int = 1024, width: int = 8192) -> dict:
         took = milliseconds(lambda a=a: a @ a, device, 0.5)["fastest_ms"]
         found[f"{name}_tflop_s"] = 2 * width**3 / took * 1e-9
     small = torch.zeros(1, device=device)
+    for _ in range(10):
+        small.add_(1)
     wait(device)
     start = time.perf_counter()
     for _ in range(1000):
@@ -59,25 +64,38 @@ def ceilings(device: str, mebibytes: int = 1024, width: int = 8192) -> dict:
 
 def step(size: str, atoms: int, engine: str, device: str, seconds: float = 1.0) -> dict:
     """Time energies and forces of a prepared graph."""
-    model = make_model(size)
+    model = model_of(size)
     sample = model.sample(atoms)
+    graph = model.graph(sample)
     try:
-        call = _prepare(model, engine, device, sample)
+        call = _prepare(model, engine, device, sample, graph)
     except Unavailable as reason:
         raise Skipped(str(reason)) from None
     reset_peak(device)
     result = milliseconds(call, device, seconds)
-    edges = model.graph(sample).edge_index.shape[1]
-    return result | {"edges": edges, "peak_gb": peak_gb(device)}
+    return result | {"edges": graph.edge_index.shape[1], "peak_gb": peak_gb(device)}
 
 
-def _prepare(model: Model, engine: str, device: str, sample: Any) -> Callable[[], Any]:
+def model_of(size: str) -> Model:
+    """Return a network whose splines need not be chosen anew for each item."""
+    model = make_model(size)
+    model.potential.metadata["radial_spline"] = {"intervals": 256}
+    return model
+
+
+def _prepare(
+    model: Model, engine: str, device: str, sample: Sample, graph: Graph
+) -> Callable[[], Any]:
+    if engine in ("fused", "reference", "torch.compile"):
+        potential = model.potential
+        if engine == "fused":
+            potential = potential.with_engine("fused")
+        potential, graph = potential.to(device), graph.to(device)
+        if engine == "torch.compile":
+            potential.network = torch.compile(potential.network, dynamic=True)
+        return lambda: potential(graph)
     if engine in ENGINES:
         return ENGINES[engine](model, device).prepare(sample)
-    if engine == "torch.compile":
-        graph, potential = model.graph(sample).to(device), model.potential.to(device)
-        potential.network = torch.compile(potential.network, dynamic=True)
-        return lambda: potential(graph)
     network = model.upstream
     try:
         with nequip_state():
@@ -86,21 +104,30 @@ def _prepare(model: Model, engine: str, device: str, sample: Any) -> Callable[[]
             network = modify(network, [{"modifier": _MODIFIERS[engine]}]).to(device)
     except ImportError as error:
         raise Skipped(f"{engine} is not installed ({error})") from None
-    data = upstream_data(model.graph(sample), device)
+    data = upstream_data(graph, device)
     return lambda: network(dict(data))
 
 
 def replay(size: str, atoms: int, device: str, seconds: float = 1.0) -> dict:
     """Time neighbours, energies and forces as a replayed CUDA graph (elsewhere without a graph)."""
-    model = make_model(size)
-    graph = model.graph(model.sample(atoms))
-    expected = model.potential(graph).forces
-    graph, potential = graph.to(device), model.potential.with_engine("fused").to(device)
-    box = graph.cell[0] if graph.cell.any() else None
-    step = ReplayedStep(potential.requires_grad_(False), graph.types)
-    errors = within_tolerance(step(graph.positions, box)[1].cpu(), expected)
-    times = milliseconds(lambda: step(graph.positions, box), device, seconds)
-    return times | {"captures": step.captures, "capacity": step.capacity, **errors}
+    model = model_of(size)
+    frame = model.sample(atoms).frame
+    potential = model.potential.with_engine("fused").to(device)
+    step, errors, positions = None, [], torch.empty(0)
+    # captured, replayed where the atoms are elsewhere, captured anew for more neighbours
+    for scale, shake in ((1.0, 0.0), (1.0, 0.03), (0.9, 0.0)):
+        rng = np.random.default_rng(0)
+        points = scale * frame.positions + rng.normal(scale=shake, size=frame.positions.shape)
+        graph = model.potential.to_graph(replace(frame, positions=points))
+        box = frame.cell if frame.cell is None else torch.from_numpy(frame.cell).to(device)
+        if step is None:
+            step = ReplayedStep(potential.requires_grad_(False), graph.types.to(device))
+        positions = graph.positions.to(device)
+        found = step(positions, box)[1].cpu()
+        errors.append(within_tolerance(found, model.potential(graph).forces)["force_error"])
+    times = milliseconds(lambda: step(positions, box), device, seconds)
+    return times | {"captures": step.captures, "capacity": step.capacity,
+                    "force_error": max(errors)}  # fmt: skip
 
 
 def largest(report: Report, size: str, engine: str, device: str, atoms: int, most: int) -> None:
@@ -163,28 +190,33 @@ def train_program(engine: str, device: str, epochs: int, limit: float) -> dict:
 
 def profile(size: str, atoms: int, engine: str, device: str, steps: int = 5) -> dict:
     """Return the kernels that take most of the device's time, and how much of it is idle."""
-    model = make_model(size)
-    call = ENGINES[engine](model, device).prepare(model.sample(atoms))
+    model = model_of(size)
+    sample = model.sample(atoms)
+    call = _prepare(model, engine, device, sample, model.graph(sample))
     for _ in range(3):
         call()
     on_gpu = device.startswith("cuda")
     activities = [torch.profiler.ProfilerActivity.CPU]
     if on_gpu:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    wait(device)
-    start = time.perf_counter()
     with torch.profiler.profile(activities=activities) as trace:
+        call()
+        wait(device)
+        start = time.perf_counter()
         for _ in range(steps):
             call()
         wait(device)
-    passed = time.perf_counter() - start
+        passed = time.perf_counter() - start
+    steps += 1  # with the one before the clock
     kind = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     events = sorted(trace.key_averages(), key=lambda event: -getattr(event, kind))
+    if on_gpu:  # kernels themselves; what launched them has their time too
+        events = [event for event in events if event.device_type == DeviceType.CUDA]
     microseconds = [(event, getattr(event, kind) / steps) for event in events]
     busy = sum(us for _, us in microseconds)
     return {
         "busy_ms": busy / 1e3,
-        "busy_share": busy / (1e6 * passed / steps),
+        "busy_share": busy / (1e6 * passed / (steps - 1)),
         "kernels": sum(event.count for event, us in microseconds if us > 0) // steps,
         "top": [
             {"name": event.key[:120], "ms": us / 1e3, "calls": event.count // steps}

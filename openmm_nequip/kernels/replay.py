@@ -110,7 +110,8 @@ class ReplayedStep:
                 self._evaluate()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # OpenMM may prepare other forces meanwhile, in another thread
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._results = self._evaluate()
         self._graph = graph
 

@@ -50,6 +50,8 @@ class Computation:
                 return (energy, forces) if as_tensors else (0.0, forces.numpy())
             arguments.append(torch.tensor(scale, dtype=torch.float64))
         energy, forces = self.module(positions, *arguments)
+        if forces.is_cuda:  # OpenMM copies them on a stream of its own
+            torch.cuda.synchronize(forces.device)
         return (energy, forces) if as_tensors else (energy.item(), forces.numpy())
 
     def __getstate__(self) -> tuple[str, bytes]:
