@@ -141,11 +141,24 @@ def test_failing_tests_are_named(gpu, tmp_path, processes):
     ]  # fmt: skip
 
 
-def test_tests_that_take_too_long_leave_what_they_found(gpu, tmp_path):
+def test_tests_that_take_too_long_leave_what_they_found(gpu, tmp_path, monkeypatch):
     (tmp_path / "test_slow.py").write_text(
-        "import time\ndef test_a(): pass\ndef test_b(): time.sleep(60)\n"
+        "import pathlib, time\n"
+        "def test_a(): pass\n"
+        f"def test_b(): pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(600)\n"
     )
-    found = gpu("correct").run_tests([str(tmp_path)], "cpu", 1, 15.0)
+    wait = subprocess.Popen.wait
+
+    def until_the_second_test(process, timeout=None):
+        if timeout is None:
+            return wait(process)
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        raise subprocess.TimeoutExpired("pytest", timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "wait", until_the_second_test)
+        found = gpu("correct").run_tests([str(tmp_path)], "cpu", 1, 15.0)
     assert found == {"passed": 1, "unfinished": "stopped after 15 s"}
     nothing = gpu("correct").run_tests([str(tmp_path / "none")], "cpu", 1, 100.0)
     assert nothing["error"] == "pytest ended with 4"
