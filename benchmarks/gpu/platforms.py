@@ -225,7 +225,7 @@ def check_cuda_graphs(engine: str, platform: str) -> dict:
 def check_barostat(force: str, platform: str, waters: int = 500, steps: int = 400) -> dict:
     """Run a mixed system at constant pressure after a minimisation."""
     system, positions = mixed_system(waters, force=force)
-    barostat = openmm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin, 5)
+    barostat = openmm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin, 2)
     barostat.setRandomNumberSeed(1)
     system.addForce(barostat)
     context = make_context(system, positions, platform, "mixed", thermostat())
