@@ -58,10 +58,10 @@ def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
 
     for order, points in curves.items():
         frames, errors, spreads = zip(*points, strict=True)
-        axis.errorbar(
-            frames, errors, yerr=spreads, color=_COLOURS.get(order), marker="o", markersize=4,
-            linewidth=1.6, capsize=2, label=f"l_max {order}",
-        )  # fmt: skip
+        style = {"color": _COLOURS.get(order), "linewidth": 1.6}
+        axis.plot(frames, errors, marker="o", markersize=4, label=f"l_max {order}", **style)
+        if any(spreads):
+            axis.errorbar(frames, errors, yerr=spreads, capsize=2, fmt="none", **style)
     ticks = sorted({size for points in curves.values() for size, *_ in points})
     axis.set(xscale="log", yscale="log", xlabel="training frames")
     axis.set_ylabel("forces, MAE (meV/Å)")
@@ -74,9 +74,7 @@ def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
 
 def _draw_published(axis: Any, errors: dict[int, float], orders: set[int]) -> None:
     """Draw hollow markers, a little beside ours."""
+    style = {"marker": "s", "markersize": 6, "linestyle": "none", "markerfacecolor": "none"}
     for order in sorted(orders & errors.keys()):
-        axis.plot(
-            1000, errors[order], marker="s", markersize=6, linestyle="none",
-            label=f"l_max {order}, NequIP paper",
-            markerfacecolor="none", color=_COLOURS.get(order),
-        )  # fmt: skip
+        axis.plot(1000, errors[order], color=_COLOURS.get(order), **style)
+    axis.plot([], [], color="#666666", label="NequIP paper", **style)
