@@ -115,10 +115,20 @@ class Report:
         Where to compute.
     only
         Beginnings of the names of the items to measure; nothing is all.
+    patience
+        What the limits of the items are multiplied by, on slow machines.
     """
 
-    def __init__(self, path: Path, seconds: float, device: str, only: Sequence[str] = ()):
+    def __init__(
+        self,
+        path: Path,
+        seconds: float,
+        device: str,
+        only: Sequence[str] = (),
+        patience: float = 1.0,
+    ):
         self.path, self.log, self.only = path, path.with_suffix(".log"), tuple(only)
+        self.patience = patience
         self.end = time.monotonic() + seconds
         self.worker = Worker()
         self.document: dict[str, Any] = {
@@ -132,12 +142,12 @@ class Report:
     def measure(
         self, name: str, function: Callable[..., dict], *arguments: Any, limit: float = 60.0
     ) -> dict:
-        """Measure one item, for `limit` seconds at most."""
+        """Measure one item, for `limit` seconds times the patience at most."""
         item: dict[str, Any] = {"name": name}
         if self.only and not name.startswith(self.only):
             return item
         start = time.monotonic()
-        left = min(limit, self.end - start)
+        left = min(limit * self.patience, self.end - start)
         if left < 1:
             item["skipped"] = "no time left"
         else:

@@ -131,7 +131,7 @@ class Measurements:
         """The tests of the repository that say what a potential is."""
         chosen = ["-k", "test_permutation and l0"] if self.small else []
         chosen += ["--ignore", "tests/conformance/test_checks_can_fail.py"]  # they are of the CPU
-        processes, seconds = (1, 60.0) if self.small else (8, 90.0)
+        processes, seconds = (1, 1200.0) if self.small else (8, 90.0)
         self.measure("tests/conformance", run_tests, ["tests/conformance", *chosen], self.device,
                      processes, seconds, limit=seconds + 30)  # fmt: skip
 
@@ -187,7 +187,8 @@ def main(
         raise InputError("PyTorch finds no CUDA GPU on this machine")
     if output.exists():
         raise InputError(f"'{output}' exists: give another --output")
-    report = Report(output, seconds, device, [*only, "machine", "works"] if only else [])
+    names = [*only, "machine", "works"] if only else []
+    report = Report(output, seconds, device, names, patience=20.0 if small else 1.0)
     measurements = Measurements(report, device, small)
     try:
         measurements.most_important()

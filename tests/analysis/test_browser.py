@@ -52,7 +52,7 @@ def look(text: str, width: int, folder: Path) -> dict:
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/user",
          "--window-size=1500,1000", "--virtual-time-budget=10000", "--dump-dom",
          (folder / "frame.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     found = re.search(r"<body>(\{.*\})</body>", done.stdout)
     assert found, done.stdout + done.stderr

@@ -168,7 +168,7 @@ def test_tests_that_take_too_long_leave_what_they_found(gpu, tmp_path, monkeypat
 def test_every_item_runs(tmp_path):
     """The whole command, with the smallest systems, on the CPU."""
     done = subprocess.run(
-        [sys.executable, FOLDER / "run.py", "--device", "cpu", "--small", "--seconds", "900",
+        [sys.executable, FOLDER / "run.py", "--device", "cpu", "--small", "--seconds", "3600",
          "--output", tmp_path / "gpu.json"],
         capture_output=True, text=True,
     )  # fmt: skip

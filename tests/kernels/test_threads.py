@@ -28,7 +28,7 @@ def test_threads_of_pytorch_stay(before, threads):
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"}
     environment |= {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(threads)]

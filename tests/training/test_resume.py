@@ -58,7 +58,7 @@ def command(config_file: Path, *overrides: str, step: int = -1, number: int = 0)
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
 
 
