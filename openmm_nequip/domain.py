@@ -98,6 +98,22 @@ class Domain(Config):
             max_force=max(forces, default=None),
         )
 
+    def limited(self, elements: Sequence[str]) -> "Domain":
+        """Return what is left of it with `elements` alone."""
+
+        def known(values: dict[str, V] | None) -> dict[str, V] | None:
+            if values is None:
+                return None
+            return {key: v for key, v in values.items() if set(key.split("-")) <= set(elements)}
+
+        return self.model_copy(
+            update={
+                "elements": list(elements),
+                "min_distances": known(self.min_distances),
+                "num_neighbors": known(self.num_neighbors),
+            }
+        )
+
 
 def read_domain(elements: Sequence[str], metadata: Mapping[str, Any]) -> Domain:
     """Return the domain that is recorded in a model file.

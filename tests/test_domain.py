@@ -82,6 +82,18 @@ def test_extending():
     assert second.extended(unknown).min_distances == second.min_distances
 
 
+def test_fewer_elements():
+    both = Domain(
+        elements=["C", "Cl", "H"], charge=0, max_force=5.0,
+        min_distances={"C-H": 1.0, "C-Cl": 1.6, "H-H": 1.4}, num_neighbors={"H": (2, 6)},
+    )  # fmt: skip
+    assert both.limited(["C", "Cl"]) == Domain(
+        elements=["C", "Cl"], charge=0, max_force=5.0,
+        min_distances={"C-Cl": 1.6}, num_neighbors={},
+    )  # fmt: skip
+    assert Domain(elements=["C", "H"]).limited(["C"]) == Domain(elements=["C"])
+
+
 def test_pair_names():
     assert pair_name("O", "C") == pair_name("C", "O") == "C-O"
     assert pair_name(np.str_("H"), "Cl") == "Cl-H"

@@ -159,6 +159,7 @@ def _facts(header: dict[str, Any]) -> dict[str, str]:
             f"{symbol} {energy:.4f} eV"
             for symbol, energy in metadata.get("reference_energies", {}).items()
         ),
+        "these are from": metadata.get("reference_source"),
         "errors": _errors(metadata),
         "training": _training(metadata.get("training", {})),
         "closest in training, Å": "\n".join(

@@ -80,6 +80,7 @@ class Preparation:
         torch.manual_seed(self.config.seed)
         metadata = {
             "reference_energies": statistics.reference_energies,
+            "reference_source": statistics.reference_source,
             "domain": self._domain(statistics).model_dump(mode="json", exclude_none=True),
         }
         return Potential(architecture, metadata), statistics
@@ -153,6 +154,7 @@ class Preparation:
             isolated_atoms=sets.isolated,
         )
         references = potential.metadata.get("reference_energies", {})
+        source = potential.metadata.get("reference_source")
         if shifts_move:
             change = _energy_change(potential, sets)
             own_shifts = potential.get_parameter("network.shifts")
@@ -168,13 +170,15 @@ class Preparation:
                 references = {e: value + by_element[e] for e, value in references.items()}
             else:
                 references = statistics.reference_energies
+            source = statistics.reference_source
         known = read_domain(potential.elements, potential.metadata)
         added = self._domain(statistics)
         domain = known.extended(added)
         if shifts_move:  # energies of the other elements are of the level before
-            domain.elements = added.elements
+            domain = domain.limited(added.elements)
         potential.metadata = {
             "reference_energies": references,
+            "reference_source": source,
             "domain": domain.model_dump(mode="json", exclude_none=True),
         }
         return potential, statistics

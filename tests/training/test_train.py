@@ -93,6 +93,7 @@ def test_run_folder_is_complete(trained):
     assert metadata["training"]["seed"] == 0
     assert len(metadata["training"]["data"]["fingerprint"]["train"]) == 64
     assert set(metadata["reference_energies"]) == {"Cu", "Au"}
+    assert metadata["reference_source"] == "least squares"
     assert "/" not in metadata["training"]["config"]["data"]["file"]
     split = json.loads((trained / "split.json").read_text())
     assert [len(split[name]) for name in ("train", "val", "test")] == [40, 10, 10]
@@ -382,6 +383,7 @@ def test_isolated_atoms_give_the_reference_energies(tmp_path, cluster_file):
     settings = config(cluster_file, data={"isolated_atoms_file": str(tmp_path / "atoms.xyz")})
     potential = openmm_nequip.load(train(settings, tmp_path / "run"))
     assert potential.metadata["reference_energies"] == {"Cu": -3.5, "Au": -4.25}
+    assert potential.metadata["reference_source"] == "isolated atoms"
     assert potential.config.per_type_energy_shifts == {"Cu": -3.5, "Au": -4.25}
 
 
