@@ -55,6 +55,9 @@ def main(
     start: Annotated[
         list[str] | None, typer.Option(help="Of fine-tuning: scratch or fine-tuned; else both.")
     ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option(help="Of the choices, by name; else all.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Several times for several runs.")] = None,
     split: Annotated[str, typer.Option(help="Which of the five splits of rMD17.")] = "01",
     config: Annotated[Path | None, typer.Option(help="Instead of the task's own file.")] = None,
@@ -66,7 +69,7 @@ def main(
     ),
 ) -> None:
     """Run what is not finished."""
-    cases = tasks.cases(task, frames, molecule, l_max, seed, split, start)
+    cases = tasks.cases(task, frames, molecule, l_max, seed, split, start, change)
     for number, case in enumerate(cases, 1):
         settings = tasks.configuration(case, config, overrides)
         name = f"{case.name}-{tasks.digest(settings)}"
@@ -81,6 +84,7 @@ def main(
             train(settled, folder)
         file = config or case.config_file
         found = entry(name, case, tasks.digest(settings), file.name, folder, device_type(settled))
+        found["settings"] = tasks.settings(settled, folder / f"{case.name}.safetensors")
         if settled.training.fine_tune_from is not None:
             found["fine_tuned_from"] = Path(settled.training.fine_tune_from).stem
             found["before"] = before(settled, output / "cache")
@@ -115,6 +119,7 @@ def entry(
         "split": case.split,
         "l_max": case.l_max,
         "start": case.start,
+        "change": case.change,
         "frames": case.frames,
         "seed": case.seed,
         "config_file": config_file,

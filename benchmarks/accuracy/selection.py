@@ -12,7 +12,8 @@ ENERGY, FORCES = "energy_mae_meV", "forces_mae_meV_per_A"
 def case_of(result: dict[str, Any]) -> tasks.Case:
     """Return the run that a result is of."""
     names = ("task", "frames", "seed", "molecule", "split", "l_max")
-    return tasks.Case(**{name: result[name] for name in names}, start=result.get("start"))
+    later = {name: result.get(name) for name in ("start", "change")}  # older results lack them
+    return tasks.Case(**{name: result[name] for name in names}, **later)
 
 
 def current(results: Results) -> Results:

@@ -160,6 +160,18 @@ def other(results: Results, task: str, published: dict[str, Any]) -> str:
     return table([*head, "minutes"], rows, texts=3)
 
 
+def choices(results: Results) -> str:
+    """Return the errors on the validation frames with one choice after the other changed."""
+    results = select(results, task="choices")
+    rows = []
+    for change in tasks.CHANGES:
+        runs = [r for r in results if r["change"] == change]
+        if runs:
+            errors = [mean(runs, error, "validation") for error in (FORCES, ENERGY)]
+            rows.append([change, *(number(e) for e in errors if e is not None), minutes(runs)])
+    return table(["change", "forces, MAE (meV/Å)", "energy, MAE (meV)", "minutes"], rows)
+
+
 def fine_tuning(results: Results) -> str:
     """Return the errors before and after fine-tuning, and with new weights."""
     known = tasks.TASKS["fine-tuning"]
@@ -198,6 +210,8 @@ def not_run(results: Results, of: Sequence[str]) -> list[str]:
                     f"learning curve of {case.molecule}, training frames with l_max {case.l_max}"
                 )
                 what = str(case.frames)
+            elif task == "choices":
+                place, what = f"choices, {case.molecule}", str(case.change)
             else:
                 place, what = f"{TITLES[task]}, training frames", str(case.frames)
             missing.setdefault(place, []).append(what)
@@ -234,6 +248,9 @@ def markdown(results: Results, published: dict[str, Any], picture: str | None) -
     for task, title in TITLES.items():
         if select(shown, task=task):
             parts += [f"### {title}", other(shown, task, published)]
+    for molecule in sorted({r["molecule"] for r in select(shown, task="choices")}):
+        title = f"### Choices: {molecule}, 50 training frames, errors on validation frames"
+        parts += [title, choices(select(shown, molecule=molecule))]
     lines = [f"{name}: {source}" for name, source in published["sources"].items()]
     parts += closing(results, shown, [t for t in tasks.TASKS if t != "fine-tuning"], lines)
     return "\n\n".join(parts)

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,34 @@ MOLECULES = (
     "naphthalene", "paracetamol", "salicylic", "toluene", "uracil",
 )  # fmt: skip
 STARTS = ("scratch", "fine-tuned")
+#: What the configuration of rMD17 with few frames is compared with: one choice is another.
+CHANGES = {
+    "as it is": [],
+    "l_max 2": ["model.l_max=2", "model.num_features=[64,32,16]"],
+    "l_max 1": ["model.l_max=1", "model.num_features=[64,32]"],
+    "full parity": ["model.parity=true"],
+    "half the features": ["model.num_features=[32,16,8,8]"],
+    "type embedding of 16": ["model.type_embed_num_features=16"],
+    "3 layers": ["model.num_layers=3"],
+    "a hidden layer before the energy": ["model.readout_mlp_hidden_layers_depth=1"],
+    "r_max 5": ["model.r_max=5.0"],
+    "exact radial functions": ["model.radial=exact"],
+    "Adam at 0.01": ["training.optimizer=adam", "training.learning_rate=0.01"],
+    "rate 0.01": ["training.learning_rate=0.01"],
+    "rate 0.04": ["training.learning_rate=0.04"],
+    "constant rate": ["training.schedule=constant"],
+    "weight decay 0.01": ["training.weight_decay=0.01"],
+    "no averaging": ["training.ema_decay=0"],
+    "mean square loss": ["training.loss=mse"],
+    "energies weigh 10 times": ["training.loss_weights.energy=10"],
+    "10 frames a step": ["training.batch_size=10", "training.max_epochs=600"],
+    "half the steps": ["training.max_epochs=150"],
+    "twice the steps": ["training.max_epochs=600"],
+    "what train does by itself": [
+        "model.r_max=5.0", "model.l_max=2", "model.num_features=[64,32,16]",
+        "training.max_epochs=400",
+    ],
+}  # fmt: skip
 _FEW = 200  # training frames of rMD17 up to which the configuration for 50 is used
 #: Keys of an architecture that follow from the data it was trained on.
 _OF_DATA = {
@@ -66,12 +95,15 @@ class Task:
         Rotation orders that are compared; empty where the configuration has the only one.
     starts
         Which of `STARTS` are compared; empty where all begin with new weights.
+    changes
+        Which of `CHANGES` are compared.
     """
 
     frames: tuple[int, ...]
     molecules: tuple[str, ...] = ()
     l_max: tuple[int, ...] = ()
     starts: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 TASKS = {
@@ -85,6 +117,7 @@ TASKS = {
     "quartz": Task((100,)),
     "silicon": Task((194,)),
     "fine-tuning": Task((10, 50), ("aspirin", "ethanol", "uracil", "3bpa"), starts=STARTS),
+    "choices": Task((50,), ("uracil",), changes=tuple(CHANGES)),
 }
 
 
@@ -107,6 +140,8 @@ class Case:
         Highest rotation order, where it differs within the task.
     start
         One of `STARTS`, where a task compares them.
+    change
+        One of `CHANGES`, where a task compares them.
     """
 
     task: str
@@ -116,6 +151,7 @@ class Case:
     split: str | None = None
     l_max: int | None = None
     start: str | None = None
+    change: str | None = None
 
     @property
     def name(self) -> str:
@@ -124,21 +160,22 @@ class Case:
         parts.append(None if self.split is None else f"split{self.split}")
         parts.append(None if self.l_max is None else f"l{self.l_max}")
         parts.append(self.start)
+        parts.append(None if self.change is None else re.sub(r"[^\w.]+", "-", self.change))
         return "-".join([part for part in parts if part is not None] + [f"seed{self.seed}"])
 
     @property
     def of_any_seed(self) -> tuple[Any, ...]:
         """What tells the runs of a task apart, but for repetitions."""
-        return (self.task, self.molecule, self.frames, self.l_max, self.start)
+        return (self.task, self.molecule, self.frames, self.l_max, self.start, self.change)
 
     @property
     def config_file(self) -> Path:
         """The YAML file of the task; rMD17 has one for few and one for many frames.
 
-        Fine-tuning has another one for what it is compared with.
+        Fine-tuning has another one for what it is compared with; choices are those of rMD17.
         """
         name = self.task
-        if name == "rmd17":
+        if name in ("rmd17", "choices"):
             name = "rmd17-50" if self.frames <= _FEW else "rmd17-950"
         elif self.start == "scratch":
             name += "-scratch"
@@ -153,13 +190,15 @@ def cases(
     seeds: list[int] | None = None,
     split: str = "01",
     starts: list[str] | None = None,
+    changes: list[str] | None = None,
 ) -> list[Case]:
     """Return the runs of a task; what is left out is all that the documentation reports.
 
     Raises
     ------
     InputError
-        There is no such task, molecule or start, or the task has no choice of it or of l_max.
+        There is no such task, molecule, start or change, or the task has no choice of it or of
+        l_max.
     """
     if task not in TASKS:
         raise InputError(f"there is no task '{task}'; choose from {', '.join(TASKS)}")
@@ -168,6 +207,7 @@ def cases(
         ("molecule", molecules, known.molecules),
         ("l-max", l_max, known.l_max),
         ("start", starts, known.starts),
+        ("change", changes, known.changes),
     ):
         if given and not choices:
             raise InputError(f"task '{task}' has no --{name}")
@@ -177,17 +217,24 @@ def cases(
     for molecule in molecules or []:
         if molecule not in choices:
             raise InputError(f"there is no molecule '{molecule}'; choose from {', '.join(choices)}")
-    for start in starts or []:
-        if start not in known.starts:
-            raise InputError(f"there is no start '{start}'; choose from {', '.join(known.starts)}")
+    for what, given, known_ones in (
+        ("start", starts, known.starts),
+        ("change", changes, known.changes),
+    ):
+        for value in given or []:
+            if value not in known_ones:
+                raise InputError(
+                    f"there is no {what} '{value}'; choose from {', '.join(known_ones)}"
+                )
     return [
-        Case(task, n, seed, molecule, split if molecule in MOLECULES else None, order, start)
-        for seed, n, order, molecule, start in itertools.product(
+        Case(task, n, seed, molecule, split if molecule in MOLECULES else None, *how)
+        for seed, n, molecule, *how in itertools.product(
             seeds or [1],
             frames or known.frames,
-            l_max or known.l_max or (None,),
             molecules or known.molecules or (None,),
+            l_max or known.l_max or (None,),
             starts or known.starts or (None,),
+            changes or known.changes or (None,),
         )
     ]
 
@@ -240,6 +287,7 @@ def configuration(
         values.append(f"description={case.molecule} in vacuum, MD at 500 K, PBE/def2-SVP (rMD17)")
     elif case.molecule == "3bpa":
         values += _BPA
+    values += CHANGES[case.change] if case.change is not None else []
     config = load_config(TrainConfig, path, [*values, *overrides])
     if case.start != "scratch":
         return config
@@ -274,6 +322,24 @@ def digest(config: TrainConfig) -> str:
         content = find_model(start).read_bytes()
         settings["training"]["fine_tune_from"] = hashlib.sha256(content).hexdigest()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def settings(config: TrainConfig, model: Path) -> dict[str, Any]:
+    """Return the network and the training of a finished run, defaults included.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    model
+        Its model file.
+    """
+    network = read_header(model)["config"]
+    training = config.training.model_dump(mode="json", exclude=_MACHINE["training"])
+    return {
+        "network": {key: value for key, value in network.items() if key not in _OF_DATA},
+        "training": training,
+    }
 
 
 def with_frames(case: Case, config: TrainConfig, folder: Path) -> TrainConfig:
