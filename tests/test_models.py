@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from openmm_nequip import list_models
-from openmm_nequip.domain import read_domain
+from openmm_nequip.domain import pair_name, read_domain
 from openmm_nequip.modelfile import DEFAULT_MODEL, find_model, read_header
 
 FOLDER = Path(__file__).parents[1] / "models"
@@ -32,8 +32,21 @@ def test_card_and_file_say_what_it_is(name):
     metadata = header["metadata"]
     assert all(metadata[key] for key in ("description", "licence", "citation"))
     assert metadata["errors"]["test"]["frames"] > 0
-    elements = read_domain(header["config"]["elements"], metadata).elements
+    domain = read_domain(header["config"]["elements"], metadata)
+    elements = domain.elements
     row = next(line for line in card.splitlines() if line.startswith("| elements, cutoff |"))
     listed = row.split("|")[2].partition(";")[0].replace(" ", "").split(",")
     assert set(listed) == set(elements)
     assert f"{header['config']['r_max']:g} Å" in row
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_all_of_the_domain_is_recorded(name):
+    header = read_header(find_model(name))
+    domain = read_domain(header["config"]["elements"], header["metadata"])
+    assert (domain.charge, domain.multiplicity) == (0, 1)
+    assert domain.limited(domain.elements) == domain  # nothing of elements that are refused
+    assert set(domain.num_neighbors) == set(domain.elements)
+    assert all(pair_name(element, "H") in domain.min_distances for element in domain.elements)
+    assert domain.max_force > 1
+    assert set(header["metadata"]["reference_energies"]) == set(domain.elements)

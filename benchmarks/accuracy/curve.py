@@ -73,8 +73,8 @@ def _draw(axis: Any, curves: dict[int, list[tuple[int, float, float]]]) -> None:
 
 
 def _draw_published(axis: Any, errors: dict[int, float], orders: set[int]) -> None:
-    """Draw hollow markers, a little beside ours."""
+    """Draw hollow markers at the number of frames of the paper, without those of validation."""
     style = {"marker": "s", "markersize": 6, "linestyle": "none", "markerfacecolor": "none"}
     for order in sorted(orders & errors.keys()):
-        axis.plot(1000, errors[order], color=_COLOURS.get(order), **style)
+        axis.plot(950, errors[order], color=_COLOURS.get(order), **style)
     axis.plot([], [], color="#666666", label="NequIP paper", **style)

@@ -92,7 +92,7 @@ def rmd17(results: Results, frames: int, published: dict[str, Any]) -> str:
     """Return the table of all molecules for one size of the training set.
 
     Where pretrained weights were fine-tuned on as many frames, those errors stand beside. Means
-    are over all ten molecules, and there is none as long as one is missing.
+    are over the molecules that were run, also those of the published errors.
     """
     theirs = published["rmd17"].get(frames, {})
     tuned = select(results, task="fine-tuning", frames=frames, start="fine-tuned")
@@ -105,15 +105,16 @@ def rmd17(results: Results, frames: int, published: dict[str, Any]) -> str:
             cells += [cell(found, error) for found in runs]
             cells += [as_published(values[molecule][column]) for values in theirs.values()]
         rows.append([*cells, str(len(runs[0])), minutes(runs[0])])
-    last = ["**mean**"]
+    ran = [m for m in tasks.MOLECULES if select(ours[0], molecule=m)]
+    last = ["**mean**" if len(ran) == len(tasks.MOLECULES) else f"**mean of these {len(ran)}**"]
     for error, column in ((FORCES, 1), (ENERGY, 0)):
         for found in ours:
-            means = [mean(select(found, molecule=m), error) for m in tasks.MOLECULES]
+            means = [mean(select(found, molecule=m), error) for m in ran]
             known = [value for value in means if value is not None]
-            complete = len(known) == len(means)
+            complete = known and len(known) == len(means)
             last.append(f"**{number(statistics.mean(known))}**" if complete else "–")
         for other in theirs.values():
-            last.append(number(statistics.mean(v[column] for v in other.values())))
+            last.append(number(statistics.mean(other[m][column] for m in ran)) if ran else "–")
     columns = ["molecule"]
     for kind in ("**forces**, MAE (meV/Å)", "**energy**, MAE (meV)"):
         columns += [kind, *(["fine-tuned"] if tuned else []), *theirs]

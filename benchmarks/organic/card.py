@@ -75,7 +75,8 @@ def _torsions(values: dict[str, Any]) -> str:
     ]
     mean = sum(v["rms_meV"] for v in values.values()) / len(values)
     head = ["torsion", "RMS difference, meV", "height, meV", "of ANI-2x"]
-    return f"Torsion profiles, against ANI-2x (mean {mean:.1f} meV):\n\n{table(head, rows)}"
+    title = f"Torsion profiles against ANI-2x, at geometries of MMFF94 (mean {mean:.1f} meV):"
+    return f"{title}\n\n{table(head, rows)}"
 
 
 def _conformers(values: dict[str, Any]) -> str:
@@ -93,14 +94,16 @@ def _dissociation(values: dict[str, Any]) -> str:
             name,
             f"{v['repulsive_down_to_A']:.2f}",
             f"{v['of_A']:.2f}",
-            v["turns"],
+            f"{v['highest_eV']:.1f}",
+            f"{v['apart_eV']:.1f}",
+            f"{v['reference_apart_eV']:.1f}",
             v["work_difference_meV"],
         ]
         for name, v in values.items()
     ]
-    head = ["", "repulsive down to, Å", "looked at from, Å", "barriers and wells beyond"]
-    head.append("largest difference of energy and work, meV")
-    return f"Bonds compressed and broken:\n\n{table(head, rows)}"
+    head = ["", "repulsive down to, Å", "looked at from, Å", "highest beyond, eV"]
+    head += ["apart, eV", "apart, ANI-2x", "largest difference of energy and work, meV"]
+    return f"Bonds compressed and broken, energies less that at rest:\n\n{table(head, rows)}"
 
 
 def _nvt(values: dict[str, Any], temperature: int) -> str:

@@ -35,7 +35,6 @@ import typer
 from conformations import Structure
 from rdkit import Chem
 from rich.progress import track
-from scipy.signal import find_peaks
 
 from openmm_nequip.benchmarking.stability import run_nve, run_nvt
 from openmm_nequip.cli import clear_errors
@@ -287,6 +286,7 @@ def dissociation(folder: Folder, model: Model, again: Again = False) -> None:
         results[name] = curve_checks(stretch, values["potential"])
         at = int(np.abs(stretch.distances - stretch.rest).argmin())
         energies = {k: v.energies - v.energies[at] for k, v in values.items()}
+        results[name]["reference_apart_eV"] = float(energies["ANI-2x"][-1])
         curves[name] = stretch.distances, energies
     record.add("dissociation", results)
     drawing.panels(curves, folder / "dissociation.png", "distance, Å", "energy, eV", ylim=(-2, 14))
@@ -299,17 +299,16 @@ def curve_checks(stretch: subjects.Stretch, found: methods.Evaluated) -> dict[st
     -------
     dict
         ``repulsive_down_to_A``: the energy rises from 0.95 times the rest to this distance, or
-        further; ``of_A``: the shortest distance that was looked at; ``turns``: barriers and wells
-        of more than 20 meV beyond the rest; ``work_difference_meV``: largest difference between
-        the change of the energy and the work of the forces, between neighbouring distances with
-        energies up to 20 eV above that at rest.
+        further; ``of_A``: the shortest distance that was looked at; ``highest_eV`` and
+        ``apart_eV``: the highest energy beyond the rest and that at the largest distance, less
+        that at rest; ``work_difference_meV``: largest difference between the change of the energy
+        and the work of the forces, between neighbouring distances with energies up to 20 eV above
+        that at rest.
     """
     r, energies = stretch.distances, found.energies
     slope = np.diff(energies)
     inside = r[1:] <= 0.95 * stretch.rest
     wrong = np.flatnonzero(inside & ~(slope < 0))
-    beyond = energies[r > stretch.rest]
-    turns = [find_peaks(sign * beyond, prominence=0.02)[0] for sign in (1, -1)]
     positions = [structure.positions for structure in stretch.structures]
     difference = work_differences(energies, found.forces, positions)
     rest = energies[int(np.abs(r - stretch.rest).argmin())]
@@ -317,7 +316,8 @@ def curve_checks(stretch: subjects.Stretch, found: methods.Evaluated) -> dict[st
     return {
         "repulsive_down_to_A": float(r[wrong[-1] + 1] if len(wrong) else r[0]),
         "of_A": float(r[0]),
-        "turns": sum(map(len, turns)),
+        "highest_eV": float(energies[r >= stretch.rest].max() - rest),
+        "apart_eV": float(energies[-1] - rest),
         "work_difference_meV": 1000 * float(np.abs(difference[calm]).max()),
     }
 

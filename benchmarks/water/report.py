@@ -37,6 +37,11 @@ def table(runs: list[Result], dft: Result, experiment: np.ndarray) -> str:
         differences = [f"{run['rdf_difference_from_dft'][pair]:.3f}" for run in runs]
         row = [f"{name}: difference of g from the DFT frames, RMS", *differences]
         rows.append([*row, f"noise {dft['noise'][pair]:.3f}", "–"])
+    temperatures = dict.fromkeys(r["target_temperature_K"] for r in runs)
+    measured = "; ".join(
+        [f"{measured_diffusion(298.15):.2f}"]
+        + [f"{measured_diffusion(t):.2f} at {t:g} K" for t in temperatures]
+    )
     bonds = [f"{r['bond_A']['mean']:.3f} ± {r['bond_A']['std']:.3f}" for r in [*runs, dft]]
     rows += [
         ["O–H bond, mean ± spread, Å", *bonds, "–"],
@@ -55,11 +60,7 @@ def table(runs: list[Result], dft: Result, experiment: np.ndarray) -> str:
         ],
         [
             "diffusion without the finite size, 10⁻⁹ m²/s",
-            *map(_corrected, runs), "–", f"{measured_diffusion(298.15):.2f}",
-        ],
-        [
-            "measured diffusion at this temperature",
-            *(f"{measured_diffusion(r['target_temperature_K']):.2f}" for r in runs), "–", "–",
+            *map(_corrected, runs), "–", measured,
         ],
         ["warnings of `simulate`", *(str(len(r["warnings"])) for r in runs), "–", "–"],
         [

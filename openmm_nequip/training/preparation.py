@@ -78,10 +78,11 @@ class Preparation:
             return self._fine_tuned(sets)
         architecture, statistics = self._new(sets)
         torch.manual_seed(self.config.seed)
+        meant = self.config.charge, self.config.multiplicity
         metadata = {
             "reference_energies": statistics.reference_energies,
             "reference_source": statistics.reference_source,
-            "domain": self._domain(statistics).model_dump(mode="json", exclude_none=True),
+            "domain": domain_of(statistics, *meant).model_dump(mode="json", exclude_none=True),
         }
         return Potential(architecture, metadata), statistics
 
@@ -172,7 +173,7 @@ class Preparation:
                 references = statistics.reference_energies
             source = statistics.reference_source
         known = read_domain(potential.elements, potential.metadata)
-        added = self._domain(statistics)
+        added = domain_of(statistics, config.charge, config.multiplicity)
         domain = known.extended(added)
         if shifts_move:  # energies of the other elements are of the level before
             domain = domain.limited(added.elements)
@@ -183,16 +184,6 @@ class Preparation:
         }
         return potential, statistics
 
-    def _domain(self, statistics: Statistics) -> Domain:
-        return Domain(
-            elements=list(statistics.avg_num_neighbors_per_type),
-            charge=self.config.charge,
-            multiplicity=self.config.multiplicity,
-            min_distances=statistics.min_distances,
-            num_neighbors={e: (a, b) for e, (a, b) in statistics.num_neighbors_range.items()},
-            max_force=statistics.max_force,
-        )
-
     def _references(self, elements: Sequence[str], in_data: Sequence[str]) -> Any:
         """The request for reference energies in the words of `compute_statistics`."""
         request = self.config.data.reference_energies
@@ -201,6 +192,18 @@ class Preparation:
         return {"isolated_atoms": "isolated", "least_squares": "least-squares"}.get(
             request, request
         )
+
+
+def domain_of(statistics: Statistics, charge: int | None, multiplicity: int | None) -> Domain:
+    """Return the domain of a potential that was trained on data with these figures."""
+    return Domain(
+        elements=list(statistics.avg_num_neighbors_per_type),
+        charge=charge,
+        multiplicity=multiplicity,
+        min_distances=statistics.min_distances,
+        num_neighbors={e: (a, b) for e, (a, b) in statistics.num_neighbors_range.items()},
+        max_force=statistics.max_force,
+    )
 
 
 def _given(config: TrainConfig) -> dict[str, Any]:

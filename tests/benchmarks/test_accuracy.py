@@ -237,6 +237,9 @@ def test_run_is_recorded_and_not_repeated(run, command, data, tmp_path, monkeypa
     folder = tmp_path / "runs" / first["run"]
     assert json.loads((folder / "metrics.json").read_text())["test"] == first["test"]
     assert (folder / "rmd17-ethanol-10-split01-seed1.safetensors").exists()
+    network, training = first["settings"]["network"], first["settings"]["training"]
+    assert (network["num_layers"], network["r_max"], network["num_bessels"]) == (1, 3.0, 8)
+    assert (training["max_epochs"], training["loss"]) == (1, "huber")
 
     def refuse(*arguments):
         raise AssertionError("a finished run was started again")
@@ -387,13 +390,16 @@ def test_published_files_of_rmd17_are_cut(tasks, data, tmp_path):
             np.testing.assert_array_equal(arrays["energies"], whole["energies"][chosen[name]])
 
 
-def test_mean_needs_all_molecules(tables, published, data):
+def test_means_are_of_the_molecules_that_were_run(tables, published, data):
     cases = tables.tasks.cases("rmd17", [50])
     results = [result(tables, case, forces=10.0 + k) for k, case in enumerate(cases)]
     text = tables.markdown(results[1:], published, None)
     assert cells(text, "aspirin")[1] == "–"
     assert cells(text, "azobenzene")[1] == "11.0"
-    assert cells(text, "**mean**")[1] == "–"
+    of_nine = [(10 * m - f) / 9 for m, f in ((30.8, 52.0), (24.7, 43.9))]
+    shown = cells(text, "**mean of these 9**")[1:4]
+    assert shown[0] == "**15.0**"
+    assert [float(value) for value in shown[1:]] == pytest.approx(of_nine, abs=0.1)
     assert "rMD17, 50 training frames: aspirin\n" in text
     text = tables.markdown(results, published, None)
     assert cells(text, "**mean**")[1:4] == ["**14.5**", "30.8", "24.7"]
@@ -460,6 +466,31 @@ def test_other_data_beside_published_figures(tables, published, data):
     assert cells(text, "NequIP | 100")[3:5] == ["–", "25.8"]
     assert "stress" not in text
     assert "Silicon, training frames: 194" in text
+
+
+def test_choices_are_compared_by_validation_errors(tables, published, data):
+    cases = tables.tasks.cases("choices", changes=["as it is", "3 layers"])
+    assert [case.name for case in cases] == [
+        "choices-uracil-50-split01-as-it-is-seed1", "choices-uracil-50-split01-3-layers-seed1",
+    ]  # fmt: skip
+    three = tables.tasks.configuration(cases[1])
+    assert (three.model.num_layers, three.model.l_max) == (3, 3)
+    validation = {"energy_mae_meV": 3.0, "forces_mae_meV_per_A": 30.0}
+    results = [
+        result(tables, case, forces=99.0, change=case.change, validation=validation)
+        for case in cases
+    ]
+    text = tables.markdown(results, published, None)
+    assert cells(text, "3 layers") == ["3 layers", "30.0", "3.0", "10"]
+    assert "99.0" not in text
+    assert "choices, uracil: l_max 2, l_max 1" in text
+    with pytest.raises(InputError, match="there is no change '5 layers'; choose from as it is"):
+        tables.tasks.cases("choices", changes=["5 layers"])
+
+
+def test_every_choice_is_a_valid_configuration(tasks, data):
+    digests = {tasks.digest(tasks.configuration(case)) for case in tasks.cases("choices")}
+    assert len(digests) == len(tasks.CHANGES)
 
 
 def test_learning_curve(tables, published, data, tmp_path):

@@ -482,7 +482,7 @@ def morse(scripts, bump: float = 0.0, jump: float = 0.0):
 def test_a_good_curve_passes_and_faults_are_found(scripts):
     checks = scripts.evaluate.curve_checks(*morse(scripts))
     assert checks["repulsive_down_to_A"] == checks["of_A"] == pytest.approx(0.5)
-    assert checks["turns"] == 0
+    assert checks["highest_eV"] == checks["apart_eV"] > 0  # a Morse curve only rises
     assert checks["work_difference_meV"] < 0.5
     checks = scripts.evaluate.curve_checks(*morse(scripts, bump=5.0))
     assert 0.6 < checks["repulsive_down_to_A"] < 0.85
@@ -490,11 +490,12 @@ def test_a_good_curve_passes_and_faults_are_found(scripts):
     assert checks["work_difference_meV"] == pytest.approx(100, abs=1)
 
 
-def test_wells_beyond_the_minimum_are_counted(scripts):
+def test_a_barrier_before_atoms_that_are_apart_is_seen(scripts):
     stretch, found = morse(scripts)
-    ripple = 0.5 * np.sin(6 * stretch.distances) * (stretch.distances > 2.2)
-    found = found._replace(energies=found.energies + ripple)
-    assert scripts.evaluate.curve_checks(stretch, found)["turns"] >= 2
+    hill = 3.0 * np.exp(-(((stretch.distances - 2.0) / 0.1) ** 2))
+    found = found._replace(energies=found.energies + hill)
+    checks = scripts.evaluate.curve_checks(stretch, found)
+    assert checks["highest_eV"] - checks["apart_eV"] > 1.0
 
 
 def test_statistics_and_profiles(scripts):
