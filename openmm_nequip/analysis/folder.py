@@ -313,10 +313,18 @@ def open_run(folder: str | Path) -> Run:
         raise InputError(f"'{folder}' is not a run folder: config.yaml or state.csv is missing")
     config = load_config(SimulationConfig, folder / "config.yaml")
     log = read_log(folder / "state.csv")
+    if "time_ps" not in log:
+        raise InputError(f"'{folder / 'state.csv'}' is damaged: it has no column time_ps")
     rows = int((log["time_ps"] >= 0).sum())
     if rows < 3:
         raise InputError(f"'{folder / 'state.csv'}' has {rows} rows so far; an analysis needs 3")
-    _length(trajectory_path(folder))  # raises where it is damaged
+    topology, trajectory = load_topology(folder), trajectory_path(folder)
+    atoms = _atoms(trajectory)
+    if atoms not in (None, topology.n_atoms):
+        raise InputError(
+            f"'{trajectory}' has {atoms} atoms and the topology beside it {topology.n_atoms}: they "
+            "are of different runs"
+        )
     region = {"atoms": [], "selection": ""}
     if (folder / "region.json").exists():
         region = json.loads((folder / "region.json").read_text())
@@ -324,7 +332,7 @@ def open_run(folder: str | Path) -> Run:
         folder,
         config,
         log,
-        load_topology(folder),
+        topology,
         str(region["selection"]),
         np.sort(np.array(region["atoms"], dtype=int)),
     )
@@ -342,12 +350,12 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
     if len(lines) < 2:
         return {name: np.empty(0) for name in header}
     filled = [re.sub(r"(?<=,)(?=[,\n])", "nan", line) for line in lines[1:]]
-    columns = np.loadtxt(filled, delimiter=",", ndmin=2).T
-    return {
-        name: values
-        for name, values in zip(header, columns, strict=True)
-        if not np.isnan(values).all()
-    }
+    try:
+        columns = np.loadtxt(filled, delimiter=",", ndmin=2).T
+        named = dict(zip(header, columns, strict=True))
+    except ValueError as error:
+        raise InputError(f"'{path}' is damaged: {error}") from None
+    return {name: values for name, values in named.items() if not np.isnan(values).all()}
 
 
 def load_topology(folder: Path) -> mdtraj.Topology:
@@ -381,6 +389,12 @@ def trajectory_path(folder: Path) -> Path:
     if path is None:
         raise InputError(f"there is no trajectory in '{folder}'")
     return path
+
+
+def _atoms(path: Path) -> int | None:
+    """Return how many atoms a trajectory has; `None` if it has no frame yet."""
+    with reading(path), mdtraj.open(str(path)) as file:
+        return file.read(n_frames=1)[0].shape[1] if len(file) else None
 
 
 def _length(path: Path) -> int:

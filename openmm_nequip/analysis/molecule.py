@@ -182,7 +182,7 @@ def _add_bonds(
         lengths = distances(frames, bonds[kinds == kind], cells)
         spread = float(lengths.std(axis=0).max())
         name = f"bond length {kind}"
-        if spread < _CONSTRAINED:
+        if spread < _CONSTRAINED and len(lengths) > 1:
             mean = Quantity(name, float(lengths.mean()), unit="Å", remark="constrained")
         else:
             mean = average(name, lengths.mean(axis=1), "Å", f"spread {lengths.std():.3f} Å")

@@ -41,7 +41,7 @@ def simulate(
     A molecule in water, by a force field but for the molecule's own energy:
 
         structure: box.pdb
-        force_field: [amber14-all.xml, amber14/tip3p.xml]   # or system.xml, x.prmtop, x.top
+        force_field: \\[amber14-all.xml, amber14/tip3p.xml]   # or system.xml, x.prmtop, x.top
         ml_region: resname LIG
         ensemble: npt
         time: 1 ns

@@ -1,7 +1,6 @@
 """An ASE calculator for any `Potential`: optimisers, molecular dynamics, phonons, NEB."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,9 +61,8 @@ class NequIPCalculator(Calculator):
         model: str | Path | Potential,
         engine: str = "auto",
         device: str | torch.device | None = None,
-        **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__()
         if not isinstance(model, Potential):
             model = load(model)
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")

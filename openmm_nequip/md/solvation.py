@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..data.neighbors import pair_distances
 from ..errors import InputError, did_you_mean
 
 #: water model: its force field (with ions) and the box of OpenMM that has as many sites
@@ -26,6 +27,7 @@ SHAPES = {
     "dodecahedron": np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5**0.5]]),
     "octahedron": np.array([[1, 0, 0], [1 / 3, 8**0.5 / 3, 0], [-1 / 3, 2**0.5 / 3, 6**0.5 / 3]]),
 }
+_CONTACT = 0.8  # Å; nearer than minimisation can be trusted with
 _FILLED = 0.5  # g/cm³; the asymmetric unit of a crystal is below
 
 
@@ -92,6 +94,7 @@ def add_solvent(
         raise InputError(
             f"the solute is {diameter:.2f} nm across and does not fit into a box of {width:g} nm"
         )
+    solute = len(positions)
     box = SHAPES[shape] * round(width, 5)  # as many digits as structure.cif keeps
     vectors = tuple(openmm.Vec3(*row) for row in box)
     try:
@@ -106,6 +109,30 @@ def add_solvent(
         raise InputError(f"OpenMM cannot add the water: {' '.join(str(error).split())}") from None
     around = np.array(modeller.positions.value_in_unit(unit.nanometer))
     modeller.positions = (around - center + np.diag(box) / 2) * unit.nanometer
+    _delete_contacts(modeller, solute)
+
+
+def _delete_contacts(modeller: app.Modeller, solute: int) -> None:
+    """Delete added waters that touch another molecule, as some do across the faces of the box.
+
+    OpenMM looks at the distances of oxygen atoms, and hydrogen atoms can be almost at one place.
+    """
+    topology = modeller.topology
+    residues = [atom.residue for atom in topology.atoms()]
+    positions, box = (
+        10 * np.array(values.value_in_unit(unit.nanometer))
+        for values in (modeller.positions, topology.getPeriodicBoxVectors())
+    )
+    added = {r for r in residues[solute:] if r.name == "HOH"}
+    deleted: set[app.topology.Residue] = set()
+    first, second, _ = pair_distances(positions, box, (True,) * 3, _CONTACT)
+    for a, b in zip(first, second, strict=True):
+        one, other = residues[a], residues[b]
+        if one is other or {one, other} & deleted:
+            continue
+        deleted.update([water for water in (other, one) if water in added][:1])
+    if deleted:
+        modeller.delete(list(deleted))
 
 
 @contextmanager

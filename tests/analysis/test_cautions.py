@@ -47,6 +47,15 @@ def test_a_temperature_that_is_not_the_thermostats(tmp_path):
     assert "thermostat's 300 K" in found
 
 
+def test_a_few_rows_that_are_far_too_cold(tmp_path):
+    structure = load_structure("ethanol")
+    log = {"step": 10 * np.arange(4), "temperature_K": np.full(4, 100.0)}
+    run = write_run(tmp_path / "run", structure, shaken(structure, 4), log)
+    analysis = analyze(run)
+    assert analysis.summary["results"]["temperature"].get("error") is None
+    assert any("temperature is 100" in line for line in analysis.summary["cautions"])
+
+
 def test_a_run_that_is_still_relaxing(tmp_path):
     time = np.arange(ROWS)
     found = cautions(tmp_path, potential_kJ_mol=noise() + 50 * np.exp(-time / 150))

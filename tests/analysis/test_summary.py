@@ -332,6 +332,31 @@ def test_not_a_run_folder_is_one_clear_line(tmp_path):
         analyze(folder)
 
 
+@pytest.mark.parametrize("suffix", ["dcd", "xtc", "h5"])
+def test_files_of_different_runs_are_not_taken_together(tmp_path, suffix):
+    if suffix == "h5":
+        pytest.importorskip("tables")
+    steps = {"step": np.arange(FRAMES)}
+    for name in ("ethanol", "water"):
+        structure = load_structure(name)
+        write_run(tmp_path / name, structure, shaken(structure), steps, trajectory=suffix)
+    folder = tmp_path / "ethanol"
+    found = mdtraj.load(folder / "trajectory.dcd", top=folder / "topology.pdb")
+    (tmp_path / "water/trajectory.dcd").unlink()
+    found.save(str(tmp_path / f"water/trajectory.{suffix}"))
+    with pytest.raises(InputError, match="has 9 atoms and the topology beside it 3"):
+        analyze(tmp_path / "water")
+
+
+def test_a_damaged_log_is_one_clear_line(tmp_path):
+    structure = load_structure("ethanol")
+    folder = write_run(tmp_path / "run", structure, shaken(structure), {"step": np.arange(FRAMES)})
+    for text in ("foo,bar\n", "foo,bar\n1,2\n3,4\n5,6\n", "time_ps\n1\nx\n"):
+        (folder / "state.csv").write_text(text)
+        with pytest.raises(InputError, match=r"state.csv' is damaged"):
+            analyze(folder)
+
+
 def test_a_long_trajectory_is_thinned(tmp_path, monkeypatch):
     monkeypatch.setattr("openmm_nequip.analysis.folder._MOST_COORDINATES", 9 * 10)
     structure = load_structure("ethanol")

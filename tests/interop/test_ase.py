@@ -153,6 +153,8 @@ def test_model_file_and_name(potential, tmp_path):
         )
     with pytest.raises(InputError, match="does not exist"):
         NequIPCalculator(tmp_path / "absent.safetensors")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'precision'"):
+        NequIPCalculator("ethanol-pbe", precision="double")
 
 
 def test_potential_in_training_mode(potential):

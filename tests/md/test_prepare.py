@@ -11,6 +11,7 @@ from openmm import app
 from openmmml import MLPotential
 
 from openmm_nequip.config import load_config
+from openmm_nequip.data.neighbors import pair_distances
 from openmm_nequip.errors import InputError
 from openmm_nequip.md.bonded import atoms_without_bonded_terms
 from openmm_nequip.md.choices import Choices
@@ -217,6 +218,16 @@ def test_padding(model):
     width = prepared.record["box_nm"][0][0]
     assert width == pytest.approx(diameter + 1.2, abs=1e-5)
     np.testing.assert_allclose(center, width / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("smiles", "width"), [("CO", None), ("CCO", 2.12), ("CCO", 2.34)])
+def test_no_water_lies_on_another(smiles, width, model):
+    """OpenMM puts hydrogen atoms of these boxes 0.2 to 0.3 Å apart, across their faces."""
+    prepared = prepare(Choices(smiles, width=width, potential=model))
+    residue = np.array([atom.residue.index for atom in prepared.topology.atoms()])
+    box = 10 * np.array(prepared.record["box_nm"])
+    i, j, distance = pair_distances(10 * prepared.positions, box, (True,) * 3, 2.0)
+    assert distance[residue[i] != residue[j]].min() > 0.8
 
 
 def test_vacuum(model, tmp_path):
