@@ -116,7 +116,7 @@ class Run:
                 self._broke_down(error)
             if self.stop.requested:  # half-way: not a state to begin from
                 raise KeyboardInterrupt
-            self.observer.message(f"minimised: potential energy {after - before:+.2f} kJ/mol")
+            self.observer.message(f"minimised: {after - before:+.2f} kJ/mol of potential energy")
         self._complain(strong_forces(self.context, topology))
         self.context.setTime(self.step * self.config.timestep / 1000)
         self.stages.apply(self.simulation.integrator, system, self.step)

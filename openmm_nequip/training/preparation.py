@@ -107,6 +107,11 @@ class Preparation:
             reference_energies=self._references(elements, in_data),
             isolated_atoms=sets.isolated,
         )
+        if not statistics.min_distances:
+            raise InputError(
+                f"no two atoms of the training frames are within model.r_max of {self.r_max:g} Å: "
+                "it and the positions are in Å"
+            )
         per_type = statistics.force_rms_per_type
         automatic = {
             **RADIAL,

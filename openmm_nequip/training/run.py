@@ -245,6 +245,11 @@ def device_type(config: TrainConfig) -> str:
     accelerator = config.training.accelerator
     if accelerator == "auto":  # not Apple's GPUs, which have no float64
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator != "cpu" and not torch.cuda.is_available():
+        raise InputError(
+            f"training.accelerator is {accelerator}, and PyTorch finds no CUDA GPU: install a "
+            "build for CUDA, or leave the key out"
+        )
     return "cpu" if accelerator == "cpu" else "cuda"
 
 

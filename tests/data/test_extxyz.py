@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 
 from openmm_nequip.data.readers import iter_frames, read_frames
 from openmm_nequip.errors import InputError
@@ -236,3 +238,16 @@ def test_missing_empty_and_all_bad(tmp_path):
     path = write(tmp_path, extxyz(frames(2)).replace("energy", "x"))
     with pytest.raises(InputError, match=r"no usable frames: 2 are bad, the first is frame 0: no"):
         read_frames(path, on_bad="skip")
+
+
+def test_atomic_energies_are_no_total_energy(tmp_path):
+    """ASE's own calculators write them beside it."""
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = EMT()
+    energy = atoms.get_potential_energy()
+    atoms.get_forces()
+    atoms.write(tmp_path / "cu.xyz")
+    assert "energies" in (tmp_path / "cu.xyz").read_text()
+    (frame,) = read_frames(tmp_path / "cu.xyz")
+    assert frame.energy == pytest.approx(energy, abs=1e-6)

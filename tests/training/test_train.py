@@ -407,3 +407,14 @@ def test_environment_variables_in_paths(monkeypatch):
     assert config(Path("x"), data=data).data.test_file == ["/somewhere/a.xyz", "/somewhere/b.xyz"]
     with pytest.raises(InputError, match=r"data\.val_file.* NO_SUCH_FOLDER is not set"):
         config(Path("x"), data={"val_file": "${NO_SUCH_FOLDER}/a.xyz"})
+
+
+def test_a_cutoff_in_nanometres_is_an_error(tmp_path, cluster_file):
+    with pytest.raises(InputError, match=r"within model.r_max of 0.5 Å"):
+        train(config(cluster_file, model={"r_max": 0.5}), tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error(tmp_path, cluster_file):
+    with pytest.raises(InputError, match="accelerator is gpu, and PyTorch finds no CUDA GPU"):
+        train(config(cluster_file, {"accelerator": "gpu"}), tmp_path / "run")

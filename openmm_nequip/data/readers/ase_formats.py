@@ -9,12 +9,13 @@ from typing import Any, TextIO
 
 import ase.db
 import ase.io
+import numpy as np
 from ase import Atoms
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, open_with_compression
 
 from ...errors import InputError
-from .labels import label_keys, matrix
+from .labels import USUAL, label_keys, matrix
 from .record import Convention, Keys, Record, Source
 from .units import file_unit
 
@@ -81,6 +82,9 @@ def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
         values.update(values.pop(extra, {}))
     if atoms.calc is not None:  # raw results: get_forces() would zero those of fixed atoms
         values.update({k: v for k, v in atoms.calc.results.items() if v is not None})
+    for name in [name for name in values if name.lower() in USUAL["energy"]]:
+        if np.size(values[name]) > 1:  # ASE's energies are those of the atoms
+            del values[name]
     names = label_keys(values, keys, where)
     labels = {
         label: matrix(values[name]) if label in ("stress", "virial") else values[name]

@@ -45,8 +45,9 @@ def label_keys(names: Mapping[str, Any], keys: Keys, where: str) -> dict[str, st
         for other in candidates[1:]:
             if not _equal(names[candidates[0]], names[other]):
                 raise InputError(
-                    f"{where} has both '{candidates[0]}' and '{other}', which differ; choose one "
-                    f"with keys={{'{label}': '{other}'}}"
+                    f"{where} has both '{candidates[0]}' and '{other}', which differ; choose one: "
+                    f"data.keys.{label}={other} for training, keys={{'{label}': '{other}'}} in "
+                    "Python"
                 )
         if candidates:
             found[label] = candidates[0]
