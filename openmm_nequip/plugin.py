@@ -136,7 +136,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
         atomTypes : list of str or int, optional
             Type of each atom by name or index, for potentials with several types per element.
         returnEnergyType : {'energy', 'interaction_energy'}
-            Total energy, or without the energies of the isolated atoms.
+            Total energy, or less the energy shifts of the atoms, a constant.
 
         Raises
         ------
