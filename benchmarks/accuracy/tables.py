@@ -166,7 +166,7 @@ def choices(results: Results) -> str:
     results = select(results, task="choices")
     rows = []
     for change in tasks.CHANGES:
-        runs = [r for r in results if r["change"] == change]
+        runs = select(results, change=change)
         if runs:
             errors = [mean(runs, error, "validation") for error in (FORCES, ENERGY)]
             rows.append([change, *(number(e) for e in errors if e is not None), minutes(runs)])

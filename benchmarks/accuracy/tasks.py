@@ -213,19 +213,14 @@ def cases(
             raise InputError(f"task '{task}' has no --{name}")
     if molecules == ["all"]:
         molecules = list(MOLECULES)
-    choices = tuple(dict.fromkeys((*MOLECULES, *known.molecules)))
-    for molecule in molecules or []:
-        if molecule not in choices:
-            raise InputError(f"there is no molecule '{molecule}'; choose from {', '.join(choices)}")
-    for what, given, known_ones in (
+    for what, given, choices in (
+        ("molecule", molecules, tuple(dict.fromkeys((*MOLECULES, *known.molecules)))),
         ("start", starts, known.starts),
         ("change", changes, known.changes),
     ):
         for value in given or []:
-            if value not in known_ones:
-                raise InputError(
-                    f"there is no {what} '{value}'; choose from {', '.join(known_ones)}"
-                )
+            if value not in choices:
+                raise InputError(f"there is no {what} '{value}'; choose from {', '.join(choices)}")
     return [
         Case(task, n, seed, molecule, split if molecule in MOLECULES else None, *how)
         for seed, n, molecule, *how in itertools.product(

@@ -10,6 +10,7 @@ from openmm import app, unit
 
 from ..data.neighbors import pair_distances
 from ..errors import InputError, did_you_mean
+from ..units import NM
 
 #: water model: its force field (with ions) and the box of OpenMM that has as many sites
 WATER_MODELS = {
@@ -120,7 +121,7 @@ def _delete_contacts(modeller: app.Modeller, solute: int) -> None:
     topology = modeller.topology
     residues = [atom.residue for atom in topology.atoms()]
     positions, box = (
-        10 * np.array(values.value_in_unit(unit.nanometer))
+        np.array(values.value_in_unit(unit.nanometer)) / NM
         for values in (modeller.positions, topology.getPeriodicBoxVectors())
     )
     added = {r for r in residues[solute:] if r.name == "HOH"}
@@ -128,9 +129,9 @@ def _delete_contacts(modeller: app.Modeller, solute: int) -> None:
     first, second, _ = pair_distances(positions, box, (True,) * 3, _CONTACT)
     for a, b in zip(first, second, strict=True):
         one, other = residues[a], residues[b]
-        if one is other or {one, other} & deleted:
-            continue
-        deleted.update([water for water in (other, one) if water in added][:1])
+        waters = [residue for residue in (other, one) if residue in added]
+        if waters and one is not other and not {one, other} & deleted:
+            deleted.add(waters[0])  # one of two is enough
     if deleted:
         modeller.delete(list(deleted))
 

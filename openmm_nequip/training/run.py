@@ -243,14 +243,14 @@ def _num_threads(config: TrainConfig) -> int:
 def device_type(config: TrainConfig) -> str:
     """Return where a run trains: ``'cpu'`` or ``'cuda'``."""
     accelerator = config.training.accelerator
-    if accelerator == "auto":  # not Apple's GPUs, which have no float64
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator != "cpu" and not torch.cuda.is_available():
-        raise InputError(
-            f"training.accelerator is {accelerator}, and PyTorch finds no CUDA GPU: install a "
-            "build for CUDA, or leave the key out"
-        )
-    return "cpu" if accelerator == "cpu" else "cuda"
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("cpu", "auto"):  # auto: not Apple's GPUs, which have no float64
+        return "cpu"
+    raise InputError(
+        f"training.accelerator is {accelerator}, and PyTorch finds no CUDA GPU: install a build "
+        "for CUDA, or leave the key out"
+    )
 
 
 def _is_first_process() -> bool:
