@@ -46,7 +46,8 @@ def load_config(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -
         raise InputError(f"{path} must hold 'key: value' lines, found {type(values).__name__}")
     for override in overrides:
         _apply_override(values, override)
-    return parse_config(cls, values, where=str(path))
+    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    return parse_config(cls, values, where)
 
 
 def parse_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:

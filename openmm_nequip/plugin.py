@@ -194,6 +194,11 @@ class NequIPPotentialImpl(MLPotentialImpl):
         from .md.options import ForceOptions, atom_types, check_domain
 
         options = ForceOptions.from_keywords(args, others=_MIXED_KEYWORDS)
+        if system.getNumParticles() != topology.getNumAtoms():
+            raise InputError(
+                f"the System has {system.getNumParticles()} particles and the topology "
+                f"{topology.getNumAtoms()} atoms: they must be of one structure"
+            )
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
         if interpolate:
             check_interpolation(topology, system, atoms)

@@ -38,6 +38,14 @@ def test_help_has_a_worked_example(command):
     assert f"openmm-nequip {command}" in result.stdout.replace("\n", " ")
 
 
+def test_the_version():
+    from importlib.metadata import version
+
+    result = openmm_nequip("--version")
+    assert result.stdout == f"openmm-nequip {version('openmm-nequip')}\n"
+    assert result.returncode == 0
+
+
 def test_lists_in_examples_are_shown():
     assert "force_field: [amber14-all.xml," in openmm_nequip("simulate", "--help").stdout
 

@@ -44,6 +44,7 @@ def test_values_defaults_and_overrides(tmp_path):
         ("name: a\ninterval: 1.5", (), "; key 'interval': input should be a valid string"),
         ("name: a", ("seed",), "override 'seed' is not of the form"),
         ("name: a", ("name.first=1",), "'name' is a value, not a section"),
+        ("name: a", ("seed=often",), "settings.yaml with seed=often: key 'seed'"),
         ("- a\n- b", (), "must hold 'key: value' lines"),
         ("name: [", (), "is not valid YAML"),
     ],

@@ -90,6 +90,9 @@ def simulate(
         report(folder, console)  # of each replica, and of all together
     except InputError as error:  # the run itself is complete, however short
         console.print(f"finished, not analysed: {error}", markup=False)
+    except KeyboardInterrupt:
+        console.print(f"finished, not analysed: 'openmm-nequip analyze {folder}' does it")
+        raise typer.Exit(130) from None
 
 
 def display(console: Console) -> "Lines | _Display":

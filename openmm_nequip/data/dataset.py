@@ -80,8 +80,8 @@ class TypeMap:
         if types.min(initial=0) < 0:
             missing = sorted({chemical_symbols[z] for z in np.asarray(numbers)[types < 0]})
             raise InputError(
-                f"{source or 'a frame'} contains {', '.join(missing)}, which the list of elements "
-                f"({', '.join(self.elements)}) lacks; add it"
+                f"{source or 'a frame'} contains {', '.join(missing)}, which is not among the "
+                f"elements: {', '.join(self.elements)}"
             )
         return types
 

@@ -17,6 +17,9 @@ from .neighbors import pair_distances
 ReferenceMethod = Literal["auto", "isolated", "least-squares"]
 EdgeCutoffs = Mapping[str, float | Mapping[str, float]]
 
+#: Root mean square of force components, eV/Å, and distances of atoms, Å, beyond those of matter in
+#: MD of any temperature: a wrong unit is more likely.
+_LARGEST_FORCE, _SMALLEST_DISTANCE = 10.0, 0.4
 _SAME_ENERGY = 1e-3  # eV; two isolated atoms of one element that differ by more are suspicious
 
 
@@ -164,6 +167,8 @@ def compute_statistics(
     if energies:
         residual = np.array(energies) - counts @ np.array([references[e] for e in elements])
         energy_rms = float(np.sqrt(np.mean((residual / counts.sum(axis=1)) ** 2)))
+    force_rms = _rms(force_squares.sum(), force_atoms.sum())
+    notes += _implausible(force_rms, float(closest.min()))
     per_type = {e: k for k, e in enumerate(elements)}
     return Statistics(
         num_frames=num_frames,
@@ -172,7 +177,7 @@ def compute_statistics(
         avg_num_neighbors_per_type={
             e: float(neighbors[k] / atoms[k]) for e, k in per_type.items() if atoms[k]
         },
-        force_rms=_rms(force_squares.sum(), force_atoms.sum()),
+        force_rms=force_rms,
         force_rms_per_type={
             e: float(np.sqrt(force_squares[k] / (3 * force_atoms[k])))
             for e, k in per_type.items()
@@ -191,6 +196,22 @@ def compute_statistics(
         max_force=float(np.sqrt(max_square)) if force_atoms.any() else None,
         notes=notes,
     )
+
+
+def _implausible(force_rms: float | None, distance: float) -> list[str]:
+    """Return what points to wrong units, a sentence each."""
+    found = []
+    if force_rms is not None and force_rms > _LARGEST_FORCE:
+        found.append(
+            f"the forces have a root mean square of {force_rms:.3g} eV/Å, where in MD it is "
+            "between 0.1 and 3: check the units (data.energy_unit, data.force_unit)"
+        )
+    if distance < _SMALLEST_DISTANCE:
+        found.append(
+            f"two atoms are {distance:.3g} Å apart, nearer than any bond: check the unit of "
+            "length (data.length_unit) and the frames"
+        )
+    return found
 
 
 def edge_cutoffs(

@@ -33,7 +33,7 @@ class Checkpoint:
     inputs
         Fingerprints of structure and potential.
     finished
-        Whether the run is complete.
+        Whether the run had come to its end, and wrote what it writes there.
     """
 
     step: int
@@ -81,6 +81,10 @@ class Checkpoint:
             raise InputError(
                 f"checkpoint '{path}' is damaged; remove the run folder and start again"
             ) from None
+
+    def completes(self, steps: int) -> bool:
+        """Return whether nothing is left to do of a run of so many steps."""
+        return self.finished and self.step == steps
 
     def restore(self, folder: Path, context: openmm.Context) -> bool:
         """Put the state into `context`.

@@ -19,7 +19,7 @@ from .domain import atom_name
 
 _HYDROGEN = 1.008  # Da
 _LONGEST_STEP = 1.0  # fs, where bonds of hydrogen vibrate
-_OVERLAP = 0.5  # of the sum of the covalent radii
+_OVERLAP, _BOND, _TORN = 0.5, 1.2, 1.6  # of the sum of the covalent radii
 _SHOWN = 3  # atoms or pairs in a message
 MAX_FORCE = 1e5  # kJ/mol/nm; some 50 times the forces in a liquid
 
@@ -195,8 +195,8 @@ def overlapping_atoms(
         Lattice vectors as rows, nm, shape ``[3, 3]``; `None` for no box.
     """
     atoms = list(topology.atoms())
-    first, second, distance, limit = close_pairs(system, topology, positions, box)
-    near = (distance < limit) & (first < second)
+    first, second, distance, _ = near_pairs(_OVERLAP, system, topology, positions, box)
+    near = first < second
     if not near.any():
         return []
     order = np.argsort(distance[near])
@@ -208,12 +208,21 @@ def overlapping_atoms(
     ]
 
 
-def close_pairs(
-    system: openmm.System, topology: app.Topology, positions: np.ndarray, box: np.ndarray | None
+def near_pairs(
+    factor: float,
+    system: openmm.System,
+    topology: app.Topology,
+    positions: np.ndarray,
+    box: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return pairs of near atoms, their distances and those below which they overlap, nm.
+    """Return pairs nearer than `factor` times the sum of their covalent radii, in both orders.
 
-    Parameters as in `overlapping_atoms`; arrays of one length.
+    Parameters as in `overlapping_atoms`.
+
+    Returns
+    -------
+    first, second, distance, sums
+        Atoms, distances and sums of the radii, nm; arrays of one length.
     """
     real = [
         atom
@@ -226,9 +235,46 @@ def close_pairs(
         positions[rows] / NM,
         None if box is None else box / NM,
         (box is not None,) * 3,
-        2 * _OVERLAP * float(radii.max()),
+        2 * factor * float(radii.max()),
     )
-    return rows[i], rows[j], distances * NM, _OVERLAP * (radii[i] + radii[j]) * NM
+    sums = radii[i] + radii[j]
+    near = distances < factor * sums
+    return rows[i][near], rows[j][near], distances[near] * NM, sums[near] * NM
+
+
+def torn_bonds(
+    system: openmm.System,
+    topology: app.Topology,
+    before: np.ndarray,
+    after: np.ndarray,
+    box: np.ndarray | None,
+    ml_atoms: Sequence[int] | None = None,
+) -> list[str]:
+    """Find bonds of the potential that minimisation has torn.
+
+    Parameters
+    ----------
+    system, topology, ml_atoms
+        As in `check_run`.
+    before, after
+        Positions, nm, shape ``[N, 3]``.
+    box
+        Lattice vectors as rows, nm, shape ``[3, 3]``; `None` for no box.
+    """
+    atoms = list(topology.atoms())
+    region = set(range(len(atoms)) if ml_atoms is None else ml_atoms)
+    first, second, *_ = near_pairs(_BOND, system, topology, before, box)
+    bonds = set(zip(first.tolist(), second.tolist(), strict=True))
+    first, second, *_ = near_pairs(_TORN, system, topology, after, box)
+    near = set(zip(first.tolist(), second.tolist(), strict=True))
+    torn = sorted(pair for pair in bonds - near if region.issuperset(pair) and pair[0] < pair[1])
+    if not torn:
+        return []
+    return [
+        f"minimisation has torn {len(torn)} bond{'s' * (len(torn) > 1)} ({_pairs(atoms, torn)}): "
+        "look for missing hydrogen atoms, wrong charges and molecules that the potential does not "
+        "know"
+    ]
 
 
 def strong_forces(

@@ -9,6 +9,7 @@ from ..config import Config
 from .stages import Stages
 
 _FEMTOSECONDS = {"fs": 1.0, "ps": 1e3, "ns": 1e6, "us": 1e9, "µs": 1e9, "μs": 1e9}
+_LONGEST_STEP = 20.0  # fs; no run is right with more
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -26,7 +27,10 @@ def _quantity(text: str, units: dict[str, float], least: float = 1e-300) -> floa
 
 
 def _timestep(value: Any) -> Any:
-    return _quantity(value, _FEMTOSECONDS) if isinstance(value, str) else value
+    value = _quantity(value, _FEMTOSECONDS) if isinstance(value, str) else value
+    if isinstance(value, int | float) and value > _LONGEST_STEP:
+        raise ValueError(f"{value:g} fs is longer than atoms vibrate: 0.5 fs is usual")
+    return value
 
 
 def _text(value: Any) -> Any:
@@ -173,6 +177,8 @@ class SimulationConfig(Config):
             raise ValueError(
                 "give the length of the run, as either 'time: 10 ps' or 'steps: 20000'"
             )
+        if self.time is not None and _quantity(self.time, _FEMTOSECONDS) < self.timestep:
+            raise ValueError(f"'time: {self.time}' is less than a time step, {self.timestep:g} fs")
         return self
 
     @model_validator(mode="after")

@@ -7,16 +7,16 @@ import openmm
 from openmm import app, unit
 
 from ..modelfile import write_atomically
-from .checks import close_pairs, strongest_force
+from .checks import near_pairs, strongest_force
 from .domain import atom_name
 from .folder import structure_path, write_structure
 
-_NEAR = 1.4  # times the distance at which two atoms overlap: no bond is so short
 _STRONG = 2e4  # kJ/mol/nm; no atom of a sound simulation feels so much
 LIKELY_CAUSES = (
     "Likely causes: atoms too close at the start ('minimise: true'), a time step too long (0.5 fs "
     "is safe), or configurations for which the potential was not trained (see warnings.csv)"
 )
+_NEAR = 0.7  # of the sum of the covalent radii: no bond is so short
 _LARGEST = 999.0  # nm; PDB files have no room for more
 
 
@@ -43,9 +43,10 @@ def suspects(simulation: app.Simulation, positions: np.ndarray, box: np.ndarray 
         return f"{atom_name(lost[0])}{others} has lost its coordinates"
     extent = np.abs(positions).max()
     if extent < _LARGEST:
-        first, second, distance, limit = close_pairs(simulation.system, topology, positions, box)
-        if len(distance) and (ratio := distance / limit).min() < _NEAR:
-            k = int(np.argmin(ratio))
+        system = simulation.system
+        first, second, distance, sums = near_pairs(_NEAR, system, topology, positions, box)
+        if len(distance):
+            k = int(np.argmin(distance / sums))
             return (
                 f"{atom_name(atoms[first[k]])} and {atom_name(atoms[second[k]])} are "
                 f"{10 * distance[k]:.2f} Å apart"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -58,7 +59,7 @@ def find_checkpoint(
     Raises
     ------
     InputError
-        The folder holds a finished run, a run of something else, or files that are not a run's.
+        The folder holds this run, complete, a run of something else, or files that are not a run's.
     """
     checkpoint = Checkpoint.load(folder / "checkpoint")
     if checkpoint is None:
@@ -68,9 +69,8 @@ def find_checkpoint(
         if foreign:
             raise InputError(f"'{folder}' is not empty and not a run folder: {_ELSEWHERE}")
         return None
-    if checkpoint.finished:
-        raise InputError(f"'{folder}' holds a finished run: {_ELSEWHERE}")
-    _check_same(config, folder, inputs, checkpoint)
+    if _is_complete(config, folder, inputs, checkpoint):
+        raise InputError(f"'{folder}' holds a finished run: ask for a longer one, {_ELSEWHERE}")
     return checkpoint
 
 
@@ -83,20 +83,25 @@ def is_finished(config: SimulationConfig, folder: Path, inputs: dict[str, str]) 
         It holds another run.
     """
     checkpoint = Checkpoint.load(folder / "checkpoint")
-    if checkpoint is None:
-        return False
-    _check_same(config, folder, inputs, checkpoint)
-    return checkpoint.finished
+    return checkpoint is not None and _is_complete(config, folder, inputs, checkpoint)
 
 
-def _check_same(
+def _is_complete(
     config: SimulationConfig, folder: Path, inputs: dict[str, str], checkpoint: Checkpoint
-) -> None:
-    here, there = config.model_dump(), load_config(SimulationConfig, folder / "config.yaml")
+) -> bool:
+    """Return whether nothing of the run is left to do; a longer one can go on from it.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run, or a longer one, or one that cannot be made longer.
+    """
+    before = load_config(SimulationConfig, folder / "config.yaml")
+    here, there = _compared(config), _compared(before)
     changes = [
-        f"{key} is {here[key]}, was {value}"
-        for key, value in there.model_dump().items()
-        if key not in FREE_TO_CHANGE | _BY_CONTENT and here[key] != value
+        f"{key} is {getattr(config, key)}, was {getattr(before, key)}"
+        for key in here
+        if here[key] != there[key]
     ]
     changes += [
         f"another {key}"
@@ -105,14 +110,36 @@ def _check_same(
     ]
     if changes:
         raise InputError(f"'{folder}' holds another run ({'; '.join(changes)}): {_ELSEWHERE}")
+    if config.total_steps < checkpoint.step:
+        raise InputError(
+            f"'{folder}' holds a run of {checkpoint.step:,} steps, and {config.total_steps:,} are "
+            f"asked for: {_ELSEWHERE}"
+        )
+    if checkpoint.finished and config.total_steps > checkpoint.step and config.trajectory == "h5":
+        raise InputError(
+            f"'{folder}' holds a finished run whose trajectory is HDF5, to which nothing can be "
+            f"added (it can with dcd and xtc): {_ELSEWHERE}"
+        )
+    return checkpoint.completes(config.total_steps)
+
+
+def _compared(config: SimulationConfig) -> dict[str, Any]:
+    """Return what must be the same for a run to go on: times as steps, however written."""
+    values = config.model_dump(exclude=FREE_TO_CHANGE | _BY_CONTENT | {"time", "steps"})
+    return values | {
+        "heating": config.heating_steps,
+        "equilibration": config.equilibration_steps,
+        "log_interval": config.log_steps,
+        "trajectory_interval": config.trajectory_steps,
+        "ml_trajectory_interval": config.ml_trajectory_steps,
+    }
 
 
 def describe(
     config: SimulationConfig, folder: Path, structure: Structure, region: Sequence[int] | None
 ) -> None:
     """Write what the run is: configuration, starting structure and ML region."""
-    text = yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", text.encode())
+    record_config(config, folder)
     if region is not None:
         record = {"selection": config.ml_region, "atoms": list(region)}
         write_atomically(folder / "region.json", (json.dumps(record) + "\n").encode())
@@ -122,6 +149,12 @@ def describe(
         structure.positions,
         structure.box,
     )
+
+
+def record_config(config: SimulationConfig, folder: Path) -> None:
+    """Write the configuration, with all that was left open but what has no value."""
+    text = yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", text.encode())
 
 
 def record_versions(

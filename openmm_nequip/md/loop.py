@@ -13,7 +13,7 @@ from openmm import app, unit
 from ..errors import InputError
 from ..units import KJ_PER_MOL_NM, NM
 from .checkpoint import Checkpoint
-from .checks import cut_bonds, long_time_step, overlapping_atoms, strong_forces
+from .checks import cut_bonds, long_time_step, overlapping_atoms, strong_forces, torn_bonds
 from .config import SimulationConfig
 from .domain import DomainCheck, domain_and_cutoff
 from .failures import LIKELY_CAUSES, keep_frames, suspects
@@ -117,6 +117,11 @@ class Run:
             if self.stop.requested:  # half-way: not a state to begin from
                 raise KeyboardInterrupt
             self.observer.message(f"minimised: {after - before:+.2f} kJ/mol of potential energy")
+            state = self.context.getState(positions=True)
+            found = state.getPositions(asNumpy=True)._value
+            torn = torn_bonds(system, topology, positions, found, self._box(state), self.region)
+            for problem in torn:  # meant, perhaps
+                self.observer.message(f"warning: {problem}")
         self._complain(strong_forces(self.context, topology))
         self.context.setTime(self.step * self.config.timestep / 1000)
         self.stages.apply(self.simulation.integrator, system, self.step)

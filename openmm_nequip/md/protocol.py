@@ -11,7 +11,14 @@ from ..errors import InputError
 from ..locks import lock
 from .checkpoint import Checkpoint
 from .config import SimulationConfig
-from .folder import describe, find_checkpoint, fingerprints, is_finished, record_versions
+from .folder import (
+    describe,
+    find_checkpoint,
+    fingerprints,
+    is_finished,
+    record_config,
+    record_versions,
+)
 from .interrupt import Stop
 from .loop import Run
 from .preparation import build_simulation
@@ -28,11 +35,13 @@ _WARM_UP = 5  # evaluations
 def run(config: SimulationConfig, folder: Path, structure: Structure, observer: Observer) -> Result:
     """Run a simulation in its folder, or go on with it from its last checkpoint.
 
+    A finished run goes on where a longer one is asked for.
+
     The folder gets the configuration, versions, ``topology.pdb``, the trajectory, ``state.csv``,
     ``log.txt``, checkpoints and, at the end, ``final.pdb``; and ``warnings.csv`` where the run has
     left what occurred in the training of its potential. Mixed runs also have ``region.json``.
     Replicas run one after the other, each in a folder of its own in this one; those that are
-    finished are left alone.
+    complete are left alone.
 
     Raises
     ------
@@ -56,8 +65,8 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
     result = _run_several(runs, structure, observer)
     if result is None:
         raise InputError(
-            f"'{folder}' holds {config.replicas} finished replicas: ask for more, give another "
-            "output= or remove the folder"
+            f"'{folder}' holds {config.replicas} finished replicas: ask for more or longer ones, "
+            "give another output= or remove the folder"
         )
     return result
 
@@ -142,6 +151,8 @@ def _run_one(
             this = Run(config, folder, structure, simulation, inputs, log, stop)
             if checkpoint is None:
                 describe(config, folder, structure, this.region)
+            else:
+                record_config(config, folder)  # it may be longer now, or on another platform
             step = None if checkpoint is None else checkpoint.step
             made_with = record_versions(config, folder, simulation, step)
             made_with["seed"] = f"{config.seed}"
@@ -162,7 +173,8 @@ def _run_one(
         checkpoint = Checkpoint.load(folder / "checkpoint")
         if checkpoint is None:
             raise
-        return Result(checkpoint.finished, checkpoint.step, config.total_steps, speed=0.0)
+        finished = checkpoint.completes(config.total_steps)
+        return Result(finished, checkpoint.step, config.total_steps, speed=0.0)
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -18,6 +18,7 @@ from pydantic import (
 
 from ..architectures import Architecture
 from ..config import Config
+from ..errors import did_you_mean
 
 
 class DataConfig(Config):
@@ -221,6 +222,16 @@ class TrainingConfig(Config):
         if values.get("fine_tune_from") is not None:
             return {"learning_rate": 0.03, **values}
         return values
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_a_strategy(cls, value: str) -> str:
+        from lightning.pytorch.strategies import StrategyRegistry
+
+        known = ["auto", *sorted(StrategyRegistry.available_strategies())]
+        if value not in known:
+            raise ValueError(f"no strategy of Lightning{did_you_mean(value, known)}")
+        return value
 
     @field_validator("max_time", mode="before")
     @classmethod

@@ -101,7 +101,8 @@ def parity(predictions: Predictions, elements: Sequence[str], path: Path, title:
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=False):
             _parity_panel(axis, *panel)
-        figure.suptitle(f"{title.capitalize()}: {len(targets.energy)} frames", fontsize=11)
+        heading = f"{title[:1].upper()}{title[1:]}: {len(targets.energy)} frames"
+        figure.suptitle(heading, fontsize=11)
         save(figure, path)
 
 

@@ -78,11 +78,12 @@ class Preparation:
             return self._fine_tuned(sets)
         architecture, statistics = self._new(sets)
         torch.manual_seed(self.config.seed)
-        meant = self.config.charge, self.config.multiplicity
+        domain = domain_of(statistics, self.config.charge, self.config.multiplicity)
+        _check_electrons(domain, sets)
         metadata = {
             "reference_energies": statistics.reference_energies,
             "reference_source": statistics.reference_source,
-            "domain": domain_of(statistics, *meant).model_dump(mode="json", exclude_none=True),
+            "domain": domain.model_dump(mode="json", exclude_none=True),
         }
         return Potential(architecture, metadata), statistics
 
@@ -180,6 +181,7 @@ class Preparation:
         known = read_domain(potential.elements, potential.metadata)
         added = domain_of(statistics, config.charge, config.multiplicity)
         domain = known.extended(added)
+        _check_electrons(domain, sets)
         if shifts_move:  # energies of the other elements are of the level before
             domain = domain.limited(added.elements)
         potential.metadata = {
@@ -209,6 +211,25 @@ def domain_of(statistics: Statistics, charge: int | None, multiplicity: int | No
         num_neighbors={e: (a, b) for e, (a, b) in statistics.num_neighbors_range.items()},
         max_force=statistics.max_force,
     )
+
+
+def _check_electrons(domain: Domain, sets: Sets) -> None:
+    """Check that the training frames can have the charge and multiplicity of the potential.
+
+    Raises
+    ------
+    InputError
+        The number of electrons of one does not fit; single atoms do not count.
+    """
+    for frame in sets.train:
+        if len(frame) == 1:
+            continue
+        try:
+            domain.check(frame.numbers)
+        except InputError as error:
+            raise InputError(
+                f"{frame.source}: {error}; or give the frames' own charge=... and multiplicity=..."
+            ) from None
 
 
 def _given(config: TrainConfig) -> dict[str, Any]:

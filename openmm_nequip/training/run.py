@@ -87,6 +87,7 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     cache = folder.path / "cache"
     reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
     sets = load_sets(reader, config.seed)
+    _check_labels(config, sets)
     potential, statistics = preparation.build(sets)
     engine = choose_engine(config.training.engine, device_type(config))
     potential = potential.with_engine(engine)
@@ -112,6 +113,22 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
         potential.to(trainer.strategy.root_device)
         finish(config, sets, potential, loss, loop.progress, folder, say)
     return folder.path / f"{config.name}.safetensors"
+
+
+def _check_labels(config: TrainConfig, sets: Sets) -> None:
+    """Check that the loss is not zero whatever the network does.
+
+    Raises
+    ------
+    InputError
+        The training frames have no label whose errors count.
+    """
+    weights = config.training.loss_weights.model_dump()
+    if not any(weight and has_labels(sets.train, label) for label, weight in weights.items()):
+        raise InputError(
+            "there is nothing to train on: training.loss_weights are zero for all that the "
+            "training frames are labelled with"
+        )
 
 
 def _resolve(config: TrainConfig, potential: Potential, sizes: dict[str, int]) -> TrainConfig:

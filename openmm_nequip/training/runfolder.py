@@ -81,6 +81,9 @@ class RunFolder:
             self._lock.close()
             (self.path / ".lock").unlink(missing_ok=True)
             self._lock = None
+            for folder in (self.checkpoint.parent, self.path):  # of a run that was refused
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     def record(self, config: dict[str, Any], splits: dict[str, Split]) -> None:
         """Write the resolved configuration and the split, or compare them with those there.

@@ -86,7 +86,7 @@ def test_batches():
 
 
 def test_elements():
-    with pytest.raises(InputError, match=r"made:0 contains O, .* \(H\) lacks"):
+    with pytest.raises(InputError, match=r"made:0 contains O, .* not among the elements: H"):
         FrameDataset(frames(1), ["H"], 4.0)
     with pytest.raises(InputError, match="'Hh' is not a chemical symbol"):
         TypeMap(["Hh"])

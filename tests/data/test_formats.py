@@ -39,6 +39,12 @@ def atoms_of(frame, fixed=False):
     return atoms
 
 
+def test_a_file_that_is_no_archive_is_said(tmp_path):
+    (tmp_path / "x.npz").write_text("coords")
+    with pytest.raises(InputError, match=r"x\.npz is not a readable \.npz archive$"):
+        read_frames(tmp_path / "x.npz")
+
+
 def test_rmd17(tmp_path):
     made = frames(3)
     r, e, f = stacked(made)

@@ -61,6 +61,18 @@ def test_forces():
     assert s.force_rms_per_type == {}
 
 
+def test_wrong_units_are_suspected():
+    forces = np.array([[3.0, 0, 0], [0, 3.0, 0], [0, 0, 6.0]])
+    elements = ["H", "C", "O"]
+    assert not compute_statistics([molecule([2, 1, 0], 0.0, forces)], elements, 1.5).notes[1:]
+    notes = compute_statistics([molecule([2, 1, 0], 0.0, 23 * forces)], elements, 1.5).notes
+    assert any("root mean square of 56.3 eV/Å" in note and "energy_unit" in note for note in notes)
+    small = molecule([2, 1, 0], 0.0, forces)
+    small.positions[:] *= 0.1  # nm
+    notes = compute_statistics([small], elements, 1.5).notes
+    assert any("two atoms are 0.1 Å apart" in note and "length_unit" in note for note in notes)
+
+
 def test_closest_pairs_and_largest_force():
     row = molecule([2, 1, 1], -1.0, np.array([[0, 0, 1.0], [3, 4, 0], [0, 2, 0], [0, 0, 0]]))
     near = molecule([0, 1, 1], -1.0, np.array([[-4.0, 0, 0], [4, 0, 0]]))
@@ -158,5 +170,5 @@ def test_json_and_errors():
     assert Statistics.from_json(s.to_json()) == s
     with pytest.raises(InputError, match="no frames"):
         compute_statistics([], ["H"], 2.0)
-    with pytest.raises(InputError, match=r"made:0 contains O, which the list of elements \(H\)"):
+    with pytest.raises(InputError, match="made:0 contains O, which is not among the elements: H"):
         compute_statistics(frames(1), ["H"], 2.0)

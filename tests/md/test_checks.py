@@ -6,7 +6,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_nequip.errors import InputError
-from openmm_nequip.md.checks import check_run, find_problems, long_cutoffs
+from openmm_nequip.md.checks import check_run, find_problems, long_cutoffs, torn_bonds
 from openmm_nequip.md.region import select
 
 
@@ -135,6 +135,23 @@ def test_overlapping_atoms_are_named():
     system.setDefaultPeriodicBoxVectors(*np.eye(3) * 3.0)
     problems = find_problems(simulation_of(topology, system, positions), range(24, 30))
     assert "atom 0 (O of residue HOH 1) and atom 26" in problems[0]
+
+
+def test_torn_bonds_are_named():
+    topology, system, positions = water_and_methanol()
+    assert torn_bonds(system, topology, positions, positions, None) == []
+    moved = positions.copy()
+    moved[29] += [0.06, 0.06, 0.0]  # the hydrogen atom of the hydroxyl group, 1.8 Å away
+    problem = torn_bonds(system, topology, positions, moved, None)[0]
+    assert problem.startswith(
+        "minimisation has torn 1 bond (atom 25 (O2 of residue MOH 9) and atom 29 (H6"
+    )
+    assert torn_bonds(system, topology, positions, moved, None, range(24)) == []
+    moved[29] = positions[29] + [0.01, 0.02, 0.0]  # stretched
+    moved[:3] += [0.0, 0.0, 0.2]  # a molecule that went elsewhere as a whole, across a face
+    box = np.eye(3) * 3.0
+    moved[0, 2] += 3.0
+    assert torn_bonds(system, topology, positions, moved, box) == []
 
 
 def test_a_cutoff_of_more_than_half_the_box():

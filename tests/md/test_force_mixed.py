@@ -315,6 +315,8 @@ def test_bad_input(box, potential):
             potential.createMixedSystem(box.topology, box.system, atoms)
     with pytest.raises(InputError, match=r"'interpolat' \(did you mean 'interpolate'"):
         potential.createMixedSystem(box.topology, box.system, ATOMS, interpolat=True)
+    with pytest.raises(InputError, match=r"the System has 0 particles and the topology \d+ atoms"):
+        potential.createMixedSystem(box.topology, openmm.System(), ATOMS)
 
 
 def test_a_registered_embedding_is_taken_by_its_name(vacuum, potential, kind, monkeypatch):

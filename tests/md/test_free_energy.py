@@ -95,14 +95,20 @@ def test_a_dumbbell_has_its_analytic_free_energy(dumbbell, potential):
 
 
 def test_short_windows_have_reports_too(dumbbell):
-    """And a finished window is not made longer: no finished run is."""
+    """And finished windows are made longer."""
     arguments = ["free-energy", str(dumbbell), "--windows", "0 0.5", "equilibration=0"]
     outcome = CliRunner().invoke(app, [*arguments, "steps=100"])
     assert outcome.exit_code == 0, outcome.output
-    reports = (dumbbell.parent / "out").glob("lambda-*/report.html")
-    assert sorted(page.parent.name for page in reports) == ["lambda-0.0000", "lambda-0.5000"]
+    out = dumbbell.parent / "out"
+    folders = [out / "lambda-0.0000", out / "lambda-0.5000"]
+    assert sorted(out.glob("lambda-*/report.html")) == [f / "report.html" for f in folders]
+    before = [(folder / "state.csv").read_bytes() for folder in folders]
     outcome = CliRunner().invoke(app, [*arguments, "steps=200"])
-    assert "steps is 200, was 100" in str(outcome.exception)
+    assert outcome.exit_code == 0, outcome.output
+    for folder, bytes_before in zip(folders, before, strict=True):
+        log = (folder / "state.csv").read_bytes()
+        assert log.startswith(bytes_before)
+        assert log.splitlines()[-1].startswith(b"200,")
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,58 @@ def test_nothing_is_overwritten(configure, tmp_path):
         ethanol_run(config, tmp_path / "other")
 
 
+@pytest.mark.parametrize("trajectory", ["dcd", "xtc"])
+@pytest.mark.parametrize("end", [24, 21])
+def test_a_finished_run_is_made_longer(end, trajectory, configure, tmp_path):
+    """As if it had been as long from the start, wherever it had ended."""
+    ethanol_run(configure(steps=end, trajectory=trajectory), tmp_path / "run")
+    watcher = Watcher()
+    longer = configure(steps=40, trajectory=trajectory)
+    assert ethanol_run(longer, tmp_path / "run", watcher).finished
+    assert watcher.messages == [f"going on from step {end}"]
+    ethanol_run(longer, tmp_path / "whole")
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    assert coordinates(tmp_path / "run") == coordinates(tmp_path / "whole")
+    for name in ("final.pdb", "config.yaml"):
+        there, here = ((tmp_path / run / name).read_text() for run in ("whole", "run"))
+        assert here == there
+    with pytest.raises(InputError, match="a run of 40 steps, and 39 are asked for"):
+        ethanol_run(configure(steps=39, trajectory=trajectory), tmp_path / "run")
+
+
+def test_an_interrupt_at_once_of_a_run_made_longer_says_that_it_is_not_finished(
+    configure, tmp_path
+):
+    ethanol_run(configure(steps=16), tmp_path / "run")
+
+    def insist() -> None:
+        raise KeyboardInterrupt
+
+    result = ethanol_run(configure(), tmp_path / "run", Watcher(at=20, act=insist))
+    assert (result.finished, result.step, result.total) == (False, 16, 40)
+    assert ethanol_run(configure(), tmp_path / "run").finished
+
+
+def test_replicas_are_made_longer_and_hdf5_is_not(configure, tmp_path):
+    ethanol_run(configure(steps=8, replicas=2), tmp_path / "run")
+    ethanol_run(configure(steps=16, replicas=2), tmp_path / "run")
+    for k in (1, 2):
+        assert rows(tmp_path / "run" / f"replica-{k}")[-1].startswith("16,")
+    pytest.importorskip("tables")
+    ethanol_run(configure(steps=8, trajectory="h5"), tmp_path / "h5")
+    with pytest.raises(InputError, match="HDF5, to which nothing can be added"):
+        ethanol_run(configure(steps=16, trajectory="h5"), tmp_path / "h5")
+
+
+def test_times_are_compared_and_not_how_they_are_written(configure, tmp_path):
+    first = configure(steps=None, time="20 fs", equilibration="2 fs", log_interval=4)
+    ethanol_run(first, tmp_path / "run", Watcher(at=12, act=interrupted))
+    same = configure(steps=40, equilibration="0.002ps", log_interval="2.0 fs")
+    assert ethanol_run(same, tmp_path / "run").finished
+    with pytest.raises(InputError, match=r"log_interval is 3 fs, was 2\.0 fs"):
+        ethanol_run(configure(log_interval="3 fs", equilibration=4), tmp_path / "run")
+
+
 def test_a_different_run_does_not_go_on_in_the_folder(configure, tmp_path):
     ethanol_run(configure(), tmp_path / "run", Watcher(at=20, act=interrupted))
     with pytest.raises(InputError, match=r"temperature is 310\.0, was 300\.0"):
@@ -461,6 +513,8 @@ def test_velocities_have_the_temperature_and_no_drift(configure):
         ({"steps": None, "time": 10}, "number and one of the units"),
         ({"log_interval": "10 minutes"}, "number and one of the units"),
         ({"timestep": "half"}, "number and one of the units"),
+        ({"timestep": "0.5 ps"}, r"500 fs is longer than atoms vibrate: 0\.5 fs is usual"),
+        ({"steps": None, "time": "0.4 fs"}, "is less than a time step, 0\\.5 fs"),
         ({"ensemble": "nvpt"}, "ensemble"),
         ({"trajectory_interval": 0}, "trajectory_interval"),
     ],
@@ -480,6 +534,20 @@ def test_times_become_steps(configure):
     assert (config.checkpoint_steps, config.checkpoint_seconds) == (None, 120.0)
     by_steps = configure(checkpoint_interval="1 ps")
     assert (by_steps.checkpoint_steps, by_steps.checkpoint_seconds) == (2000, None)
+
+
+def test_a_bond_that_minimisation_tears_is_said(configure, tmp_path):
+    """Repulsion of all atoms tears all bonds."""
+    config = NequIPConfig(
+        type_names=["H", "C", "O"], r_max=4.0, num_layers=1, num_features=4,
+        avg_num_neighbors=6.0, per_type_energy_scales=1e-4, pair_potential="zbl",
+    )  # fmt: skip
+    path = tmp_path / "repulsive.safetensors"
+    Potential(config).save(path)
+    watcher = Watcher()
+    ethanol_run(configure(potential=str(path), minimise=True, steps=4), tmp_path / "run", watcher)
+    assert any(m.startswith("warning: minimisation has torn 8 bonds (atom 0 ") for m in
+               watcher.messages), watcher.messages  # fmt: skip
 
 
 def test_an_unknown_platform_names_those_there_are(configure, tmp_path):

@@ -222,7 +222,7 @@ def test_what_is_left_out_of_the_network(cluster_file, model, l_max, features):
 
 def test_the_domain_is_recorded(tmp_path, cluster_file):
     pytest.importorskip("h5py")
-    said = {"charge": 0, "multiplicity": 2}
+    said = {"charge": -1, "multiplicity": 2}
     one = openmm_nequip.load(train(config(cluster_file, **said), tmp_path / "memory"))
     domain = one.metadata["domain"]
     split = json.loads((tmp_path / "memory/split.json").read_text())
@@ -237,7 +237,7 @@ def test_the_domain_is_recorded(tmp_path, cluster_file):
         "elements", "charge", "multiplicity", "min_distances", "num_neighbors", "max_force",
     }  # fmt: skip
     assert domain["num_neighbors"] == {"Cu": [3, 3], "Au": [3, 3]}
-    assert (domain["charge"], domain["multiplicity"]) == (0, 2)
+    assert (domain["charge"], domain["multiplicity"]) == (-1, 2)
     assert set(domain["elements"]) == {"Cu", "Au"}
     assert domain["min_distances"] == pytest.approx(closest, abs=1e-6)
     largest = max(np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in frames)
@@ -345,6 +345,11 @@ def test_divergence_is_said(tmp_path, cluster_file, optimizer):
         ("model.l_max=7", "key 'model.l_max'"),
         ("data.n_train=1000", "1000 frames asked for"),
         ("model.type_names=[Cu]", "model.type_names lacks Au"),
+        ("training.strategy=dpp", "no strategy of Lightning (did you mean 'ddp'?)"),
+        (
+            "training.loss_weights={energy: 0, forces: 0}",
+            "training.loss_weights are zero for all that the training frames are labelled with",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path, cluster_file, override, message):
@@ -353,6 +358,7 @@ def test_mistakes_are_named(tmp_path, cluster_file, override, message):
     result = CliRunner().invoke(app, ["train", str(path), override, f"output={tmp_path / 'run'}"])
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
+    assert not (tmp_path / "run").exists()  # nothing is left of it
 
 
 def test_streaming_from_disk_gives_the_same_model(tmp_path, cluster_file):
@@ -412,6 +418,11 @@ def test_environment_variables_in_paths(monkeypatch):
 def test_a_cutoff_in_nanometres_is_an_error(tmp_path, cluster_file):
     with pytest.raises(InputError, match=r"within model.r_max of 0.5 Å"):
         train(config(cluster_file, model={"r_max": 0.5}), tmp_path / "run")
+
+
+def test_frames_that_cannot_have_the_multiplicity_are_named(tmp_path, cluster_file):
+    with pytest.raises(InputError, match=r"clusters.*:\d+: .* multiplicity 2, which Au.* cannot"):
+        train(config(cluster_file, charge=0, multiplicity=2), tmp_path / "run")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

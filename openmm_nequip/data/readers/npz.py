@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -52,6 +53,8 @@ def read(path: Path, keys: Keys) -> Source:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
+    if path.is_file() and not is_zipfile(path):
+        raise InputError(f"{path} is not a readable .npz archive")
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
