@@ -172,10 +172,10 @@ class Case:
     def config_file(self) -> Path:
         """The YAML file of the task; rMD17 has one for few and one for many frames.
 
-        Fine-tuning has another one for what it is compared with; choices are those of rMD17.
+        Fine-tuning has another one for what it is compared with.
         """
         name = self.task
-        if name in ("rmd17", "choices"):
+        if name == "rmd17":
             name = "rmd17-50" if self.frames <= _FEW else "rmd17-950"
         elif self.start == "scratch":
             name += "-scratch"
