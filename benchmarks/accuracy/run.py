@@ -22,6 +22,7 @@ import record
 import tasks
 import torch
 import typer
+from frames import with_frames
 
 from openmm_nequip.benchmarking.machine import describe
 from openmm_nequip.cli import clear_errors
@@ -79,7 +80,7 @@ def main(
             continue
         print(title, flush=True)
         folder = output / name
-        settled = tasks.with_frames(case, settings, output)
+        settled = with_frames(case, settings, output)
         if not (folder / "metrics.json").exists():
             train(settled, folder)
         file = config or case.config_file

@@ -40,7 +40,7 @@ def scripts():
         yield {name: module(name) for name in ("run", "tables")}
     finally:
         sys.path.remove(str(FOLDER))
-        for name in ("tasks", "record", "selection", "curve"):
+        for name in ("tasks", "frames", "record", "selection", "curve"):
             sys.modules.pop(name, None)
 
 
@@ -57,6 +57,11 @@ def tables(scripts):
 @pytest.fixture
 def tasks(run):
     return run.tasks
+
+
+@pytest.fixture
+def frames(scripts):
+    return sys.modules["frames"]
 
 
 @pytest.fixture
@@ -212,17 +217,17 @@ def test_digest_is_of_settings_only(tasks, data, monkeypatch):
     assert digest(first) == same
 
 
-def test_draw(tasks):
+def test_draw(frames):
     hashes = [bytes([k % 90]) for k in range(100)]  # the last ten are copies of the first
-    small, large = (tasks.draw(hashes, n, 10, 20, seed=1) for n in (10, 60))
+    small, large = (frames.draw(hashes, n, 10, 20, seed=1) for n in (10, 60))
     assert set(small["train"]) < set(large["train"])
     assert (small["val"], small["test"]) == (large["val"], large["test"])
     assert sorted(large["train"] + large["val"] + large["test"]) == list(range(90))
-    other = tasks.draw(hashes, 10, 10, 20, seed=2)
+    other = frames.draw(hashes, 10, 10, 20, seed=2)
     assert other["test"] == small["test"]
     assert other["train"] != small["train"]
     with pytest.raises(InputError, match=r"61 training frames and 10 for validation .* are 70"):
-        tasks.draw(hashes, 61, 10, 20, seed=1)
+        frames.draw(hashes, 61, 10, 20, seed=1)
 
 
 def test_run_is_recorded_and_not_repeated(run, command, data, tmp_path, monkeypatch):
@@ -371,7 +376,7 @@ def test_results_are_never_replaced(record, tmp_path):
         record.append(path, [first])
 
 
-def test_published_files_of_rmd17_are_cut(tasks, data, tmp_path):
+def test_published_files_of_rmd17_are_cut(tasks, frames, data, tmp_path):
     folder = data / "rmd17"
     (folder / "npz_data").mkdir()
     (folder / "splits").mkdir()
@@ -380,10 +385,10 @@ def test_published_files_of_rmd17_are_cut(tasks, data, tmp_path):
     chosen = {"train": [7, 3, 30], "test": [1, 39]}
     (case,) = tasks.cases("rmd17", [2], ["uracil"], split="03")
     with pytest.raises(InputError, match=r"neither rmd17_uracil_train_03.npz .*/index_train_03"):
-        tasks.rmd17_files(case, tmp_path / "runs")
+        frames.rmd17_files(case, tmp_path / "runs")
     for name, indices in chosen.items():
         np.savetxt(folder / f"splits/index_{name}_03.csv", indices, fmt="%d")
-    files = tasks.rmd17_files(case, tmp_path / "runs")
+    files = frames.rmd17_files(case, tmp_path / "runs")
     for key, name in (("file", "train"), ("test_file", "test")):
         with np.load(files[key]) as arrays:
             np.testing.assert_array_equal(arrays["coords"], whole["coords"][chosen[name]])
@@ -555,44 +560,45 @@ SIZES = {
 
 
 @pytest.mark.parametrize("task", SIZES)
-def test_reference_data(tasks, reference_data, tmp_path, monkeypatch, task):
+def test_reference_data(tasks, frames, reference_data, tmp_path, monkeypatch, task):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
     case = tasks.cases(task)[0]
     start = OTHER_START if task == "fine-tuning" else []
-    config = tasks.with_frames(case, tasks.configuration(case, overrides=start), tmp_path)
+    config = frames.with_frames(case, tasks.configuration(case, overrides=start), tmp_path)
     reader = Reader(config.data, None, config.model.r_max, tmp_path, lambda text: None)
     sets = load_sets(reader, config.seed)
     sizes, atoms, energy, force = SIZES[task]
     assert tuple(sets.sizes.values()) == sizes
-    frames = [*sets.train, *sets.val, *sets.test]
-    assert atoms is None or {len(frame) for frame in frames} == {atoms}
-    assert energy[0] < np.mean([frame.energy / len(frame) for frame in frames]) < energy[1]
-    components = np.concatenate([frame.forces.ravel() for frame in frames])
+    found = [*sets.train, *sets.val, *sets.test]
+    assert atoms is None or {len(frame) for frame in found} == {atoms}
+    assert energy[0] < np.mean([frame.energy / len(frame) for frame in found]) < energy[1]
+    components = np.concatenate([frame.forces.ravel() for frame in found])
     assert force[0] < np.sqrt(np.mean(components**2)) < force[1]
     assert len(sets.isolated) == {"3bpa": 4, "acac": 3}.get(task, 0)
-    with_stress = {frame.stress is not None for frame in frames}
+    with_stress = {frame.stress is not None for frame in found}
     assert with_stress == {task == "quartz"}
 
 
-def test_frames_of_3bpa_for_fine_tuning(tasks, reference_data, tmp_path, monkeypatch):
+def test_frames_of_3bpa_for_fine_tuning(tasks, frames, reference_data, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
     (case,) = tasks.cases("fine-tuning", [200], ["3bpa"], starts=["fine-tuned"])
-    config = tasks.with_frames(case, tasks.configuration(case, overrides=OTHER_START), tmp_path)
+    config = frames.with_frames(case, tasks.configuration(case, overrides=OTHER_START), tmp_path)
     split = json.loads(Path(config.data.split_file).read_text())
     assert [len(split[name]) for name in ("train", "val", "test")] == [200, 50, 250]
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_all_molecules_of_rmd17(tasks, reference_data, tmp_path, monkeypatch, number):
+def test_all_molecules_of_rmd17(tasks, frames, reference_data, tmp_path, monkeypatch, number):
     monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
     (case,) = tasks.cases("rmd17", [950], [tasks.MOLECULES[number]])
-    config = tasks.with_frames(case, tasks.configuration(case), tmp_path)
+    config = frames.with_frames(case, tasks.configuration(case), tmp_path)
     split = json.loads(Path(config.data.split_file).read_text())
     assert (len(split["train"]), len(split["val"])) == (950, 50)
     assert not set(split["train"]) & set(split["val"])
     raw = np.load(config.data.file)
-    frames = Reader(config.data, None, 4.0, tmp_path, lambda text: None).read(config.data.test_file)
-    assert len(frames) == len(raw["energies"]) == 1000
-    assert frames[0].energy == pytest.approx(
+    reader = Reader(config.data, None, 4.0, tmp_path, lambda text: None)
+    test = reader.read(config.data.test_file)
+    assert len(test) == len(raw["energies"]) == 1000
+    assert test[0].energy == pytest.approx(
         np.load(config.data.test_file)["energies"][0] * KCAL, rel=1e-12
     )
