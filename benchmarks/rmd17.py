@@ -2,22 +2,31 @@
 
     export OPENMM_NEQUIP_DATA=<folder with rmd17/>
     python benchmarks/rmd17.py runs/rmd17-card --model rmd17-pbe
+    python benchmarks/rmd17.py runs/ethanol-card --model ethanol-pbe --molecule ethanol
 
 Prints a table. What the folder has already is not made again; the same command goes on where it was
 stopped. Dynamics is NVT at 500 K in steps of 1 fs, all molecules far apart in one System, and NVE
-in steps of 0.5 fs at about 300 K.
+in steps of 0.5 fs at about 300 K. Steps are timed one molecule at a time: leave the machine alone.
 """
 
 import json
 import os
+import statistics
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
+import openmm
+import torch
 import typer
 from ase import Atoms
+from openmm import unit
 
-from openmm_nequip.benchmarking.stability import Start, run_nve, run_nvt
+from openmm_nequip.benchmarking.machine import describe
+from openmm_nequip.benchmarking.md import fastest_platform
+from openmm_nequip.benchmarking.stability import Start, context_of, langevin, run_nve, run_nvt
+from openmm_nequip.benchmarking.timing import alternate
 from openmm_nequip.cli import clear_errors
 from openmm_nequip.data.readers import read_frames
 from openmm_nequip.errors import InputError
@@ -30,6 +39,7 @@ MOLECULES = (
     "naphthalene", "paracetamol", "salicylic", "toluene", "uracil",
 )  # fmt: skip
 _TEMPERATURE = 500.0  # K, that of the data
+_TIMED, _REPEATS = 100, 9  # steps of a repeat, and rounds of repeats
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,18 +78,43 @@ def main(
     together = f"nvt-{'-'.join(names)}"
     state = folder / f"{together}.npz"
     nvt = measured(together, lambda: run_nvt(path, starts, _TEMPERATURE, time, state))
+    speed = measured(f"speed-{'-'.join(names)}", lambda: time_steps(path, starts))
     rows = []
     for name, file in files.items():
         errors = json.loads((folder / name / "metrics.json").read_text())[file.name]
         nve = measured(f"{name}/nve", lambda name=name: run_nve(path, starts[name], nve_time))
-        rows.append(row(name, errors, nvt[name], nve))
+        rows.append((*row(name, errors, nvt[name], nve), f"{speed['ms_per_step'][name]:.2f}"))
     head = (
         "molecule", "energy MAE, meV", "RMSE", "force MAE, meV/Å", "RMSE",
         f"bonds, NVT at {_TEMPERATURE:g} K", "NVE: drift, meV/atom/ps",
-        "fluctuation, meV/atom",
+        "fluctuation, meV/atom", "OpenMM step, ms",
     )  # fmt: skip
     for cells in (head, ["---"] * len(head), *rows):
         print("| " + " | ".join(cells) + " |")
+    machine = speed["machine"]
+    print(f"Steps on {machine['gpu'] or machine['cpu']}, {machine['threads']} threads.")
+
+
+def time_steps(path: Path, starts: dict[str, Start]) -> dict[str, Any]:
+    """Return the milliseconds of an OpenMM step of each molecule, medians, and the machine."""
+    calls: dict[str, Callable[[], object]] = {}
+    for name, start in starts.items():
+        context = context_of(path, start.numbers, start.positions, langevin(300, friction=1))
+        context.setVelocitiesToTemperature(300 * unit.kelvin, 1)
+        calls[name] = lambda context=context: step(context)
+        calls[name]()  # compiles
+    seconds = alternate(calls, _REPEATS, dict.fromkeys(calls, 1))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        "ms_per_step": {k: 1000 * statistics.median(v) / _TIMED for k, v in seconds.items()},
+        "machine": describe(torch.get_num_threads(), device, fastest_platform(device)),
+    }
+
+
+def step(context: openmm.Context) -> None:
+    """Take some steps and wait for them."""
+    context.getIntegrator().step(_TIMED)
+    context.getState(velocities=True)
 
 
 def row(

@@ -197,7 +197,8 @@ class NequIPPotentialImpl(MLPotentialImpl):
         if system.getNumParticles() != topology.getNumAtoms():
             raise InputError(
                 f"the System has {system.getNumParticles()} particles and the topology "
-                f"{topology.getNumAtoms()} atoms: they must be of one structure"
+                f"{topology.getNumAtoms()} atoms: they must be of one structure, and behind a "
+                "region with link atoms those of returnInfo=True"
             )
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
         if interpolate:

@@ -69,7 +69,7 @@ class Run:
 
     def steady(self, count: int) -> int:
         """Return the first of `count` rows or frames of the production that averages use."""
-        return 0 if (self.log["time_ps"] < 0).any() else int(EQUILIBRATION * count)
+        return 0 if self.config.equilibration_steps else int(EQUILIBRATION * count)
 
     @cached_property
     def steady_log(self) -> dict[str, np.ndarray]:

@@ -11,6 +11,8 @@ from ..modelfile import write_atomically
 from .reporters import Length
 
 _RECORD = "checkpoint.json"
+_LARGEST_SEED = 2**31 - 1
+_SEEDS_APART = 7919  # for each step, so that runs with neighbouring seeds do not share them
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,21 @@ class Checkpoint:
             context.loadCheckpoint(binary.read_bytes())
             return True
         except (openmm.OpenMMException, OSError):
+            self._reseed(context)
             context.setState(openmm.XmlSerializer.deserialize(portable.read_text()))
             return False
+
+    def _reseed(self, context: openmm.Context) -> None:
+        """Draw other random numbers than at the first step."""
+        integrator = context.getIntegrator()
+        members = [integrator]
+        if isinstance(integrator, openmm.CompoundIntegrator):
+            members = [integrator.getIntegrator(k) for k in range(integrator.getNumIntegrators())]
+        for random in [*members, *context.getSystem().getForces()]:
+            if hasattr(random, "setRandomNumberSeed"):
+                seed = random.getRandomNumberSeed() + _SEEDS_APART * self.step
+                random.setRandomNumberSeed(1 + seed % _LARGEST_SEED)
+        context.reinitialize()
 
 
 def _files(folder: Path, step: int) -> tuple[Path, Path]:

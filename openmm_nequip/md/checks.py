@@ -19,7 +19,7 @@ from .domain import atom_name
 
 _HYDROGEN = 1.008  # Da
 _LONGEST_STEP = 1.0  # fs, where bonds of hydrogen vibrate
-_OVERLAP, _BOND, _TORN = 0.5, 1.2, 1.6  # of the sum of the covalent radii
+_OVERLAP, _CLASH, _BOND, _TORN = 0.5, 0.8, 1.2, 1.6  # of the sum of the covalent radii
 _SHOWN = 3  # atoms or pairs in a message
 MAX_FORCE = 1e5  # kJ/mol/nm; some 50 times the forces in a liquid
 
@@ -214,20 +214,24 @@ def near_pairs(
     topology: app.Topology,
     positions: np.ndarray,
     box: np.ndarray | None,
+    of: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return pairs nearer than `factor` times the sum of their covalent radii, in both orders.
 
-    Parameters as in `overlapping_atoms`.
+    Parameters as in `overlapping_atoms`; `of` are the atoms to look at, `None` for all.
 
     Returns
     -------
     first, second, distance, sums
         Atoms, distances and sums of the radii, nm; arrays of one length.
     """
+    chosen = None if of is None else set(of)
     real = [
         atom
         for atom in topology.atoms()
-        if atom.element is not None and not system.isVirtualSite(atom.index)
+        if atom.element is not None
+        and not system.isVirtualSite(atom.index)
+        and (chosen is None or atom.index in chosen)
     ]
     rows = np.array([atom.index for atom in real], dtype=int)
     radii = np.array([covalent_radii[atom.element.atomic_number] for atom in real])
@@ -262,12 +266,15 @@ def torn_bonds(
         Lattice vectors as rows, nm, shape ``[3, 3]``; `None` for no box.
     """
     atoms = list(topology.atoms())
-    region = set(range(len(atoms)) if ml_atoms is None else ml_atoms)
-    first, second, *_ = near_pairs(_BOND, system, topology, before, box)
-    bonds = set(zip(first.tolist(), second.tolist(), strict=True))
-    first, second, *_ = near_pairs(_TORN, system, topology, after, box)
+    first, second, distance, sums = near_pairs(_BOND, system, topology, before, box, ml_atoms)
+    bonded = distance > _CLASH * sums
+    bonds = set(zip(first[bonded].tolist(), second[bonded].tolist(), strict=True))
+    known = {tuple(sorted((bond[0].index, bond[1].index))) for bond in topology.bonds()}
+    if known:  # of two molecules that were too close some atoms may have been as near as if bonded
+        bonds &= known
+    first, second, *_ = near_pairs(_TORN, system, topology, after, box, ml_atoms)
     near = set(zip(first.tolist(), second.tolist(), strict=True))
-    torn = sorted(pair for pair in bonds - near if region.issuperset(pair) and pair[0] < pair[1])
+    torn = sorted(pair for pair in bonds - near if pair[0] < pair[1])
     if not torn:
         return []
     return [

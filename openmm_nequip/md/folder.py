@@ -33,6 +33,7 @@ FREE_TO_CHANGE = {
 # compared by fingerprint: a file may have other names
 _BY_CONTENT = {"structure", "potential", "force_field"}
 _PDB_ATOMS = 99_999
+_ROWS_BEFORE_CHECKPOINT = 2  # of the log: its head, and that of the first step
 _FROM_STEP = " from step "
 _ELSEWHERE = "give another output= or remove the folder"
 
@@ -68,6 +69,11 @@ def find_checkpoint(
         )
         if foreign:
             raise InputError(f"'{folder}' is not empty and not a run folder: {_ELSEWHERE}")
+        log = folder / "state.csv"
+        if log.exists() and len(log.read_text().splitlines()) > _ROWS_BEFORE_CHECKPOINT:
+            raise InputError(
+                f"'{folder}' holds a run without its checkpoint, which cannot go on: {_ELSEWHERE}"
+            )
         return None
     if _is_complete(config, folder, inputs, checkpoint):
         raise InputError(f"'{folder}' holds a finished run: ask for a longer one, {_ELSEWHERE}")
@@ -101,8 +107,8 @@ def _is_complete(
     changes = [
         f"{key} is {getattr(config, key)}, was {getattr(before, key)}"
         for key in here
-        if here[key] != there[key]
-    ]
+        if here[key] != there[key] and getattr(config, key) != getattr(before, key)
+    ]  # with another time step the same times have other steps
     changes += [
         f"another {key}"
         for key in sorted(_BY_CONTENT)
@@ -118,7 +124,7 @@ def _is_complete(
     if checkpoint.finished and config.total_steps > checkpoint.step and config.trajectory == "h5":
         raise InputError(
             f"'{folder}' holds a finished run whose trajectory is HDF5, to which nothing can be "
-            f"added (it can with dcd and xtc): {_ELSEWHERE}"
+            f"added; choose dcd or xtc for runs that may be made longer. {_ELSEWHERE.capitalize()}"
         )
     return checkpoint.completes(config.total_steps)
 

@@ -25,6 +25,7 @@ from .preparation import (
     minimise,
     ml_group,
     ml_region,
+    on_the_gpu,
     particle_masses,
     set_velocities,
 )
@@ -145,7 +146,9 @@ class Run:
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Continue where `checkpoint` was taken."""
-        if not checkpoint.restore(self.folder / "checkpoint", self.context):
+        with on_the_gpu(self.config):
+            complete = checkpoint.restore(self.folder / "checkpoint", self.context)
+        if not complete:
             self.observer.message(
                 "the checkpoint is of another platform or version of OpenMM: going on from its "
                 "positions and velocities with new random numbers"

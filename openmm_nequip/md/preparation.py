@@ -1,7 +1,8 @@
 """From a configuration and a structure to an OpenMM Simulation that is ready to go."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
     if not np.isfinite(structure.positions).all():
         atom = int(np.argmin(np.isfinite(structure.positions).all(axis=1)))
         raise InputError(f"position of atom {atom} is not finite: {structure.positions[atom]}")
-    platform, properties = choose_platform(config)
+    platform = choose_platform(config)
     region = ml_region(config, structure)
     choose_threads(config.num_threads, len(structure.positions if region is None else region))
     system, topology = build_system(config, structure)
@@ -139,7 +140,8 @@ def build_simulation(config: SimulationConfig, structure: Structure) -> app.Simu
         system.addForce(barostat)
     integrator = build_integrator(config)
     try:
-        simulation = app.Simulation(topology, system, integrator, platform, properties)
+        with on_the_gpu(config):
+            simulation = app.Simulation(topology, system, integrator, platform)
     except openmm.OpenMMException as error:
         raise InputError(f"OpenMM cannot set up the simulation: {error}") from None
     link_atoms = np.zeros((system.getNumParticles() - len(structure.positions), 3))
@@ -188,10 +190,8 @@ def choose_threads(wanted: int | None, num_atoms: int) -> None:
     set_num_threads(wanted)
 
 
-def choose_platform(
-    config: SimulationConfig,
-) -> tuple[openmm.Platform | None, dict[str, str] | None]:
-    """Return the platform and its properties; both `None` leave the choice to OpenMM.
+def choose_platform(config: SimulationConfig) -> openmm.Platform | None:
+    """Return the platform; `None` leaves the choice to OpenMM.
 
     Raises
     ------
@@ -199,22 +199,42 @@ def choose_platform(
         This installation has no such platform.
     """
     if config.platform is None:
-        return None, None
-    count = openmm.Platform.getNumPlatforms()
-    names = [openmm.Platform.getPlatform(i).getName() for i in range(count)]
-    by_lower = {name.lower(): name for name in names}
-    name = by_lower.get(config.platform.lower())
-    if name is None:
+        return None
+    by_lower = {platform.getName().lower(): platform for platform in _platforms()}
+    platform = by_lower.get(config.platform.lower())
+    if platform is None:
+        names = [platform.getName() for platform in _platforms()]
         raise InputError(
             f"no OpenMM platform is called '{config.platform}'"
             f"{did_you_mean(config.platform, names)}; here there are: {', '.join(names)}"
         )
-    properties: dict[str, str] = {}
-    if name in ("CUDA", "HIP", "OpenCL"):
-        properties["Precision"] = "double" if config.precision == "double" else "mixed"
-        if config.device is not None and ":" in config.device:
-            properties["DeviceIndex"] = config.device.rpartition(":")[2]
-    return openmm.Platform.getPlatformByName(name), properties
+    return platform
+
+
+@contextmanager
+def on_the_gpu(config: SimulationConfig) -> Iterator[None]:
+    """Let Contexts that are made meanwhile, on a GPU, have the precision and device of the run.
+
+    As defaults of the platforms, because OpenMM may be the one who chooses the platform.
+    """
+    wanted = {"Precision": "double" if config.precision == "double" else "mixed"}
+    if config.device is not None and ":" in config.device:
+        wanted["DeviceIndex"] = config.device.rpartition(":")[2]
+    platforms = [p for p in _platforms() if set(wanted) <= set(p.getPropertyNames())]
+    before = [{name: p.getPropertyDefaultValue(name) for name in wanted} for p in platforms]
+    try:
+        for platform in platforms:
+            for name, value in wanted.items():
+                platform.setPropertyDefaultValue(name, value)
+        yield
+    finally:
+        for platform, values in zip(platforms, before, strict=True):
+            for name, value in values.items():
+                platform.setPropertyDefaultValue(name, value)
+
+
+def _platforms() -> list[openmm.Platform]:
+    return [openmm.Platform.getPlatform(k) for k in range(openmm.Platform.getNumPlatforms())]
 
 
 def minimise(

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import openmm
@@ -51,7 +52,7 @@ def run(config: SimulationConfig, folder: Path, structure: Structure, observer: 
     """
     check_format(config.trajectory)
     if config.replicas == 1:
-        return _run_one(config, folder, structure, observer)
+        return _run_one(config, folder, structure, observer, Stop())
     if (folder / "config.yaml").exists():
         raise InputError(f"'{folder}' holds a run without replicas: give another output=")
     runs = [
@@ -126,23 +127,26 @@ def _run_several(
     runs: Sequence[tuple[str, SimulationConfig, Path]], structure: Structure, observer: Observer
 ) -> Result | None:
     """Run what is not finished; return the result of the last one, `None` if there was nothing."""
-    result = None
+    result, stop = None, Stop()
     for title, config, place in runs:
         if is_finished(config, place, fingerprints(config, structure)):
             continue
+        if stop.requested:  # while the one before came to its end
+            assert result is not None
+            return replace(result, finished=False)
         observer.message(title)
-        result = _run_one(config, place, structure, observer)
+        result = _run_one(config, place, structure, observer, stop)
         if not result.finished:
             break
     return result
 
 
 def _run_one(
-    config: SimulationConfig, folder: Path, structure: Structure, observer: Observer
+    config: SimulationConfig, folder: Path, structure: Structure, observer: Observer, stop: Stop
 ) -> Result:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder, "running"), _tidy(folder), Stop().listening() as stop:
+        with lock(folder, "running"), _tidy(folder), stop.listening():
             inputs = fingerprints(config, structure)
             checkpoint = find_checkpoint(config, folder, inputs)
             simulation = build_simulation(config, structure)

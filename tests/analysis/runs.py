@@ -60,7 +60,8 @@ def write_run(
     settings = {
         "structure": "made-up.pdb", "potential": "made-up", "ensemble": "nvt", "temperature": 300,
         "steps": EVERY * max(1, len(frames) - 1), "log_interval": EVERY,
-        "trajectory_interval": EVERY, "timestep": TIMESTEP, **config,
+        "trajectory_interval": EVERY, "timestep": TIMESTEP,
+        "equilibration": EVERY * (rows - len(frames)), **config,
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "versions.json").write_text(json.dumps({"torch": "2.9.1"}))

@@ -357,6 +357,17 @@ def test_a_damaged_log_is_one_clear_line(tmp_path):
             analyze(folder)
 
 
+@pytest.mark.parametrize(("equilibration", "first"), [(40, 0), (0, FRAMES // 5)])
+def test_averages_leave_out_a_fifth_unless_there_was_an_equilibration(
+    tmp_path, equilibration, first
+):
+    structure = load_structure("ethanol")
+    steps = {"step": 10 * (np.arange(FRAMES + 8) - 8)}
+    times = {"heating": 80 - equilibration, "equilibration": equilibration}
+    run = open_run(write_run(tmp_path / "run", structure, shaken(structure), steps, **times))
+    assert run.steady(FRAMES) == first
+
+
 def test_a_long_trajectory_is_thinned(tmp_path, monkeypatch):
     monkeypatch.setattr("openmm_nequip.analysis.folder._MOST_COORDINATES", 9 * 10)
     structure = load_structure("ethanol")

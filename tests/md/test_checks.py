@@ -152,6 +152,11 @@ def test_torn_bonds_are_named():
     box = np.eye(3) * 3.0
     moved[0, 2] += 3.0
     assert torn_bonds(system, topology, positions, moved, box) == []
+    # two atoms that were too close are none
+    near = positions.copy()
+    near[29] = near[6] + [0.06, 0.06, 0.0]
+    near[28] = near[29] + [0.03, 0.06, 0.0]
+    assert torn_bonds(system, topology, near, positions, None) == []
 
 
 def test_a_cutoff_of_more_than_half_the_box():

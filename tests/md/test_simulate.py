@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 from datetime import datetime
@@ -24,12 +25,14 @@ from openmm_nequip.config import parse_config
 from openmm_nequip.errors import InputError
 from openmm_nequip.kernels.engine import set_num_threads
 from openmm_nequip.locks import lock
-from openmm_nequip.md import protocol
+from openmm_nequip.md import preparation, protocol
+from openmm_nequip.md.checkpoint import Checkpoint
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.loop import Run
 from openmm_nequip.md.preparation import build_simulation, set_velocities
 from openmm_nequip.md.protocol import Progress, Result, run
 from openmm_nequip.md.python_force import Computation
+from openmm_nequip.md.reporters import Length
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 from openmm_nequip.potential import Potential
 
@@ -277,6 +280,11 @@ def test_nothing_is_overwritten(configure, tmp_path):
     with pytest.raises(InputError, match="finished run"):
         ethanol_run(config, tmp_path / "run")
     assert (tmp_path / "run" / "state.csv").read_bytes() == before
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    for again in (config, configure(steps=16)):
+        with pytest.raises(InputError, match="a run without its checkpoint"):
+            ethanol_run(again, tmp_path / "run")
+    assert (tmp_path / "run" / "state.csv").read_bytes() == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(InputError, match="not a run folder"):
@@ -315,6 +323,72 @@ def test_an_interrupt_at_once_of_a_run_made_longer_says_that_it_is_not_finished(
     assert ethanol_run(configure(), tmp_path / "run").finished
 
 
+def test_a_stop_at_the_end_of_a_replica_stops_before_the_next(configure, tmp_path):
+    config = configure(steps=8, replicas=2)
+    result = ethanol_run(config, tmp_path / "run", Watcher(at=8, act=interrupted))
+    assert not result.finished
+    assert not (tmp_path / "run" / "replica-2").exists()
+    assert ethanol_run(config, tmp_path / "run").finished
+    assert (tmp_path / "run" / "replica-2" / "final.pdb").exists()
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "npt", "nve"])
+def test_going_on_from_the_portable_state_has_other_random_numbers(configure, tmp_path, ensemble):
+    equilibration = 8 if ensemble == "nve" else 0  # a compound of two integrators
+    config = configure(ensemble=ensemble, platform="Reference", equilibration=equilibration)
+    context = build_simulation(config, periodic_box()).context
+    context.setVelocitiesToTemperature(300, 1)
+    context.getIntegrator().step(3)
+    nothing = Length(0, 0)
+    checkpoint = Checkpoint(3, nothing, nothing, 0.0)
+    checkpoint.save(tmp_path, context)
+    saved = context.getState(positions=True, velocities=True)
+    seeds = random_seeds(context)
+    assert set(seeds) == {1}
+    (tmp_path / "3.chk").write_bytes(b"of another machine")
+    assert not checkpoint.restore(tmp_path, context)
+    assert all(seed not in (0, 1) for seed in random_seeds(context))
+    assert len(random_seeds(context)) == len(seeds) == (2 if ensemble == "npt" else 1)
+    state = context.getState(positions=True, velocities=True)
+    for quantity in ("Positions", "Velocities"):
+        here, there = (getattr(s, f"get{quantity}")(asNumpy=True)._value for s in (state, saved))
+        np.testing.assert_array_equal(here, there)
+
+
+def random_seeds(context: openmm.Context) -> list[int]:
+    integrator = context.getIntegrator()
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        integrator = integrator.getIntegrator(0)
+    forces = context.getSystem().getForces()
+    barostats = [force for force in forces if isinstance(force, openmm.MonteCarloBarostat)]
+    return [random.getRandomNumberSeed() for random in (integrator, *barostats)]
+
+
+def test_gpu_platforms_have_the_precision_and_device_of_the_run(configure, monkeypatch):
+    class Gpu:
+        def __init__(self):
+            self.values = {"Precision": "single", "DeviceIndex": "", "Threads": "3"}
+
+        def getPropertyNames(self):
+            return tuple(self.values)
+
+        def getPropertyDefaultValue(self, name):
+            return self.values[name]
+
+        def setPropertyDefaultValue(self, name, value):
+            self.values[name] = value
+
+    gpu, cpu = Gpu(), Gpu()
+    del cpu.values["Precision"]
+    monkeypatch.setattr(preparation, "_platforms", lambda: [cpu, gpu])
+    with preparation.on_the_gpu(configure(device="cuda:1")):
+        assert gpu.values == {"Precision": "mixed", "DeviceIndex": "1", "Threads": "3"}
+    with preparation.on_the_gpu(configure(precision="double")):
+        assert gpu.values["Precision"] == "double"
+    assert gpu.values == Gpu().values
+    assert cpu.values == {"DeviceIndex": "", "Threads": "3"}
+
+
 def test_replicas_are_made_longer_and_hdf5_is_not(configure, tmp_path):
     ethanol_run(configure(steps=8, replicas=2), tmp_path / "run")
     ethanol_run(configure(steps=16, replicas=2), tmp_path / "run")
@@ -341,6 +415,8 @@ def test_a_different_run_does_not_go_on_in_the_folder(configure, tmp_path):
         ethanol_run(configure(temperature=310), tmp_path / "run")
     with pytest.raises(InputError, match="another structure"):
         run(configure(), tmp_path / "run", load_structure("methane"), Watcher())
+    with pytest.raises(InputError, match=r"another run \(timestep is 0\.25, was 0\.5\)"):
+        ethanol_run(configure(timestep=0.25), tmp_path / "run")
 
 
 def test_a_shortened_trajectory_is_noticed(configure, tmp_path):
