@@ -99,8 +99,13 @@ class Split:
         if len(frames) != self.num_frames or fingerprint(frames) != self.fingerprint:
             raise InputError(
                 f"the recorded split belongs to other data ({self.num_frames} frames, fingerprint "
-                f"{self.fingerprint[:12]}); the data has changed since, so start a new run"
+                f"{self.fingerprint[:12]}), or the data has changed since: give other indices"
             )
+
+
+def is_split(path: str | Path) -> bool:
+    """Return whether a file of indices says of which frames they are, as `Split.save` does."""
+    return Path(path).suffix == ".json" and "fingerprint" in _read_json(Path(path))
 
 
 def split_frames(

@@ -20,6 +20,7 @@ EdgeCutoffs = Mapping[str, float | Mapping[str, float]]
 #: Root mean square of force components, eV/Å, and distances of atoms, Å, beyond those of matter in
 #: MD of any temperature: a wrong unit is more likely.
 _LARGEST_FORCE, _SMALLEST_DISTANCE = 10.0, 0.4
+_ALONE = 6.0  # Å to the next image of an atom, at least, for it to count as isolated
 _SAME_ENERGY = 1e-3  # eV; two isolated atoms of one element that differ by more are suspicious
 
 
@@ -109,7 +110,8 @@ def compute_statistics(
         ``"least-squares"`` to fit them to the compositions; ``"auto"`` for the first of these two
         that the data allows.
     isolated_atoms
-        Single-atom frames from elsewhere, in addition to those among `frames`.
+        Single-atom frames from elsewhere, in addition to those among `frames`; only atoms without
+        a cell, or far from their images, count.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def compute_statistics(
     singles: dict[str, float] = {}
     num_frames = 0
     for frame in isolated_atoms:
-        _add_single(frame, singles)
+        _add_single(frame, singles, r_max)
     for frame in frames:
         num_frames += 1
         types = type_map(frame.numbers, frame.source)
@@ -140,7 +142,7 @@ def compute_statistics(
         atoms += composition
         i, j, distances = pair_distances(frame.positions, frame.cell, frame.pbc, r_max)
         np.minimum.at(closest, (types[i], types[j]), distances)
-        if len(frame) > 1 or frame.cell is not None:
+        if len(frame) > 1 or len(i):
             of_atoms = np.bincount(i, minlength=len(frame))
             np.minimum.at(fewest, types, of_atoms)
             np.maximum.at(most, types, of_atoms)
@@ -153,7 +155,7 @@ def compute_statistics(
             force_atoms += composition
             max_square = max(max_square, float(squares.max()))
         if frame.energy is not None:
-            _add_single(frame, singles)
+            _add_single(frame, singles, r_max)
             compositions.append(composition)
             energies.append(frame.energy)
     if num_frames == 0:
@@ -232,9 +234,11 @@ def _count(types: IntArray, elements: Sequence[str]) -> FloatArray:
     return np.bincount(types, minlength=len(elements)).astype(np.float64)
 
 
-def _add_single(frame: Frame, singles: dict[str, float]) -> None:
-    """Note the energy of a frame that is one atom in vacuum."""
-    if len(frame) != 1 or frame.cell is not None or frame.energy is None:
+def _add_single(frame: Frame, singles: dict[str, float], r_max: float) -> None:
+    """Note the energy of a frame that is one atom in vacuum, or alone in a large box."""
+    if len(frame) != 1 or frame.energy is None:
+        return
+    if len(pair_distances(frame.positions, frame.cell, frame.pbc, max(r_max, _ALONE))[0]):
         return
     symbol = chemical_symbols[frame.numbers[0]]
     known = singles.setdefault(symbol, frame.energy)
@@ -262,7 +266,8 @@ def _references(
     if request == "isolated" and missing:
         raise InputError(
             f"no isolated-atom frame for {', '.join(missing)}: add one (a single atom without a "
-            "cell), or use reference_energies='least-squares'"
+            f"cell, or more than {_ALONE:g} Å and the cutoff from its images), or have the "
+            "reference energies fitted by least squares"
         )
     if request in ("auto", "isolated") and not missing:
         return {e: float(singles[e]) for e in elements}, "isolated atoms", []

@@ -18,7 +18,6 @@ from pydantic import (
 
 from ..architectures import Architecture
 from ..config import Config
-from ..errors import did_you_mean
 
 
 class DataConfig(Config):
@@ -33,7 +32,8 @@ class DataConfig(Config):
         Override what is found out from the file: name of the format; names of the labels in it,
         as in ``keys: {energy: dft_energy}``.
     energy_unit, length_unit, force_unit
-        Units of the files, where neither format nor file tells them.
+        Units of `file`, instead of what format or file tell; as format and keys, those of other
+        files too if their names end alike.
     require
         Labels without which a frame is bad.
     n_train, n_val, n_test
@@ -43,15 +43,17 @@ class DataConfig(Config):
     val_file, test_file
         Separate files for validation and testing.
     split_file
-        Indices of the frames of each set (.npz, .json; the ``split.json`` of another run).
+        Indices of the frames of each set (.npz, .json; the ``split.json`` of another run, which
+        belongs to the same frames).
     on_duplicates
         What to do with a configuration that is in two sets.
     on_bad_frames
         ``'error'`` refuses unconverged or broken frames, ``'skip'`` leaves them out, with a note.
     reference_energies
-        ``'auto'``, ``'isolated_atoms'``, ``'least_squares'`` or eV by element.
+        ``'auto'``, ``'isolated_atoms'``, ``'least_squares'`` or eV by element; of new potentials.
     isolated_atoms_file
         Frames of single atoms, for the reference energies; those in the data files count too.
+        Without a cell, or in a box that is larger than the cutoff and 6 Å.
     stream_from_disk
         Keep frames on disk instead of in memory; left out: if the data is too large for memory.
     num_workers
@@ -209,7 +211,13 @@ class TrainingConfig(Config):
     accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
     devices: PositiveInt | Literal["auto"] = 1
     num_nodes: PositiveInt = 1
-    strategy: str = "auto"
+    strategy: Literal[
+        "auto",
+        "ddp",
+        "ddp_find_unused_parameters_false",
+        "ddp_find_unused_parameters_true",
+        "single_device",
+    ] = "auto"
     num_threads: PositiveInt | None = None
 
     @model_validator(mode="before")
@@ -222,16 +230,6 @@ class TrainingConfig(Config):
         if values.get("fine_tune_from") is not None:
             return {"learning_rate": 0.03, **values}
         return values
-
-    @field_validator("strategy")
-    @classmethod
-    def _is_a_strategy(cls, value: str) -> str:
-        from lightning.pytorch.strategies import StrategyRegistry
-
-        known = ["auto", *sorted(StrategyRegistry.available_strategies())]
-        if value not in known:
-            raise ValueError(f"no strategy of Lightning{did_you_mean(value, known)}")
-        return value
 
     @field_validator("max_time", mode="before")
     @classmethod
@@ -262,7 +260,8 @@ class TrainConfig(Config):
         Name of the model file; left out: that of the run folder.
     charge, multiplicity
         Net charge (e) and spin multiplicity of the systems for which the potential is meant. The
-        model file says so, and systems that have others are refused; left out: nothing is known.
+        model file says so, and systems that have others are refused; left out: nothing is known,
+        or in fine-tuning what the start potential says, unless null is given.
     description, licence, citation
         What the model file says of the potential to people.
     """

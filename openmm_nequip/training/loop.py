@@ -181,7 +181,8 @@ class TrainingLoop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and listen to signals."""
         self.ema.to(pl_module.device)
-        self.module.signals = self.module.signals.to(pl_module.device)
+        own = [0.0, 0.0, self.progress.elapsed * trainer.is_global_zero]
+        self.module.signals = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
         self.module.sums = self.module.sums.to(pl_module.device)
         self._elapsed_before = self.progress.elapsed
         self._started = self._saved_at = time.monotonic()

@@ -153,12 +153,14 @@ class Preparation:
                 raise InputError(
                     f"model.{key} cannot change in fine-tuning: the file has {own}; remove the key"
                 )
+        data = config.data
+        if isinstance(data.reference_energies, dict) or data.isolated_atoms_file is not None:
+            raise InputError(
+                "data.reference_energies and data.isolated_atoms_file are for new potentials: "
+                "fine-tuning measures by how much the energy shifts have to move; remove them"
+            )
         statistics = compute_statistics(
-            sets.train,
-            potential.elements,
-            potential.r_max,
-            reference_energies=self._references(potential.elements, sets.elements()),
-            isolated_atoms=sets.isolated,
+            sets.train, potential.elements, potential.r_max, reference_energies="least-squares"
         )
         references = potential.metadata.get("reference_energies", {})
         source = potential.metadata.get("reference_source")
@@ -171,16 +173,13 @@ class Preparation:
             potential.config = potential.config.model_copy(
                 update={"per_type_energy_shifts": shifts}
             )
-            if statistics.reference_source == "least squares" and references:
-                # One composition leaves a fit open; what was known of the atoms fills it in.
-                by_element = dict(zip(potential.elements, change.values(), strict=True))
-                references = {e: value + by_element[e] for e, value in references.items()}
-            else:
-                references = statistics.reference_energies
-            source = statistics.reference_source
+            references = dict(zip(potential.elements, own_shifts.tolist(), strict=True))
+            source = "least squares"
         known = read_domain(potential.elements, potential.metadata)
         added = domain_of(statistics, config.charge, config.multiplicity)
         domain = known.extended(added)
+        for key in {"charge", "multiplicity"} & config.model_fields_set:
+            domain = domain.model_copy(update={key: getattr(config, key)})  # null: any
         _check_electrons(domain, sets)
         if shifts_move:  # energies of the other elements are of the level before
             domain = domain.limited(added.elements)
@@ -194,6 +193,8 @@ class Preparation:
     def _references(self, elements: Sequence[str], in_data: Sequence[str]) -> Any:
         """The request for reference energies in the words of `compute_statistics`."""
         request = self.config.data.reference_energies
+        if request == "auto" and self.config.data.isolated_atoms_file is not None:
+            request = "isolated_atoms"
         if isinstance(request, dict):
             return {**{e: 0.0 for e in elements if e not in in_data}, **request}
         return {"isolated_atoms": "isolated", "least_squares": "least-squares"}.get(
@@ -228,7 +229,8 @@ def _check_electrons(domain: Domain, sets: Sets) -> None:
             domain.check(frame.numbers)
         except InputError as error:
             raise InputError(
-                f"{frame.source}: {error}; or give the frames' own charge=... and multiplicity=..."
+                f"{frame.source}: {error}; or give the frames' own charge=... and "
+                "multiplicity=..., or multiplicity=null where they differ"
             ) from None
 
 

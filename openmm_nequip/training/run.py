@@ -14,15 +14,18 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from ..data.dataset import Targets, collate_batch
 from ..data.graph import Graph
+from ..domain import read_domain
 from ..errors import InputError
 from ..kernels.engine import choose_engine, set_num_threads
 from ..potential import Potential
@@ -107,6 +110,11 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
         say(f"going on after epoch {loop.progress.epoch}, step {loop.progress.step}")
     if loop.ending() is None:
         trainer.fit(loop.module, loader)
+    if loop.progress.best_epoch == 0:
+        raise InputError(
+            f"'{folder.path}' ended before its first validation, so there is no model: raise "
+            "training.max_epochs or training.max_time, or lower training.val_interval"
+        )
     if first:
         say(f"training ended: {loop.ending()}; best epoch {loop.progress.best_epoch}")
         loop.use_best_weights()
@@ -147,7 +155,9 @@ def _resolve(config: TrainConfig, potential: Potential, sizes: dict[str, int]) -
             2 * sizes["val"] // sizes["train"],
         )
     model = type(config.model).model_validate(potential.config.model_dump())
-    return config.model_copy(update={"training": training, "model": model})
+    domain = read_domain(potential.elements, potential.metadata)
+    meant = {"charge": domain.charge, "multiplicity": domain.multiplicity}
+    return config.model_copy(update={"training": training, "model": model, **meant})
 
 
 def _assemble(
@@ -203,27 +213,51 @@ def _assemble(
         folder,
         display,
     )
-    trainer = Trainer(
-        accelerator=device_type(config),
-        devices=training.devices,
-        num_nodes=training.num_nodes,
-        strategy=training.strategy,
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
-        max_epochs=-1,
-        gradient_clip_val=training.gradient_clip,
-        callbacks=[loop],
-        logger=TensorBoardLogger(
-            folder.path, name="", version="tensorboard", purge_step=first_step
-        ),
-        default_root_dir=folder.path,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    logger = TensorBoardLogger(folder.path, name="", version="tensorboard", purge_step=first_step)
+    trainer = _trainer(config, callbacks=[loop], logger=logger, default_root_dir=folder.path)
     return loop, trainer, loader
+
+
+def _trainer(config: TrainConfig, **options: Any) -> Trainer:
+    """Return Lightning's Trainer, with as many processes as the configuration says.
+
+    Raises
+    ------
+    InputError
+        Whoever started the processes started another number of them, or none can be started.
+    """
+    training = config.training
+    strategy = training.strategy
+    if strategy == "auto" and (training.devices != 1 or training.num_nodes != 1):
+        strategy = "ddp"  # in a notebook Lightning would take one that loses what it has trained
+    in_job = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    try:
+        trainer = Trainer(
+            accelerator=device_type(config),
+            devices=training.devices,
+            num_nodes=training.num_nodes,
+            strategy=strategy,
+            plugins=[SLURMEnvironment(auto_requeue=False)] if in_job else None,
+            max_epochs=-1,
+            gradient_clip_val=training.gradient_clip,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(f"cannot set up the processes: {' '.join(str(error).split())}") from None
+    wanted = trainer.num_devices * trainer.num_nodes
+    if trainer.world_size != wanted:
+        raise InputError(
+            f"training.devices and training.num_nodes ask for {wanted} processes, and there are "
+            f"{trainer.world_size}: start them with srun or torchrun, or without either outside of "
+            "a SLURM job"
+        )
+    return trainer
 
 
 def _say(text: str) -> None:

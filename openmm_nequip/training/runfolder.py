@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +32,9 @@ CHANGEABLE = (
     "data.num_workers",
     "data.stream_from_disk",
     "output",
+    "name",
 )
+_SAME = 1e-6  # two figures of the same data may differ in their last digits on two machines
 
 
 class RunFolder:
@@ -71,6 +74,7 @@ class RunFolder:
                 f"folder '{path}' holds files that are not of a training run; choose another "
                 "with output=..."
             )
+        self._is_new = not path.exists()
         if writes:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.path, "training")
@@ -81,9 +85,10 @@ class RunFolder:
             self._lock.close()
             (self.path / ".lock").unlink(missing_ok=True)
             self._lock = None
-            for folder in (self.checkpoint.parent, self.path):  # of a run that was refused
-                if not any(folder.iterdir()):
-                    folder.rmdir()
+            with suppress(OSError):  # they are empty only where a run was refused
+                self.checkpoint.parent.rmdir()
+                if self._is_new:
+                    self.path.rmdir()
 
     def record(self, config: dict[str, Any], splits: dict[str, Split]) -> None:
         """Write the resolved configuration and the split, or compare them with those there.
@@ -96,7 +101,7 @@ class RunFolder:
         if self.config.exists():
             old = _flat(yaml.safe_load(self.config.read_text()) or {})
             new = _flat(config)
-            changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+            changed = [k for k in sorted({*old, *new}) if not _same(old.get(k), new.get(k))]
             changed = [k for k in changed if k not in CHANGEABLE]
             files = {self.path / f"{name}.json": split for name, split in splits.items()}
             moved = [f for f, split in files.items() if f.exists() and Split.load(f) != split]
@@ -176,6 +181,16 @@ class RunFolder:
             return
         with self.log.open("a", newline="") as file:
             csv.DictWriter(file, list(row)).writerow(row)
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=_SAME)
+    return bool(old == new)
 
 
 def _visible(path: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from ..data.dataset import FrameDataset
 from ..data.fingerprint import fingerprint
 from ..data.frame import Frame
 from ..data.readers import iter_frames, read_frames
-from ..data.splits import Selection, Split, check_duplicates, split_frames
+from ..data.splits import Selection, Split, check_duplicates, is_split, split_frames
 from ..data.store import StoreDataset
 from ..errors import InputError
 from .config import DataConfig
@@ -140,15 +140,7 @@ class Reader:
         self.r_max = r_max
         self.cache = cache
         self.say = say
-        self.options: dict[str, Any] = {
-            "format": config.format,
-            "energy_unit": config.energy_unit,
-            "length_unit": config.length_unit,
-            "force_unit": config.force_unit,
-            "keys": config.keys,
-            "require": config.require,
-            "on_bad": config.on_bad_frames,
-        }
+        self._main = _as_list(config.file)
         groups = [g for g in (config.file, config.val_file, config.test_file) if g is not None]
         paths = [path for group in groups for path in _as_list(group)]
         self.streams = config.stream_from_disk
@@ -156,7 +148,7 @@ class Reader:
             self.streams = sum(map(_size, paths)) * _MEMORY_PER_BYTE > _memory()
         self.elements = list(elements or [])
         if self.streams and not self.elements:
-            found = {s for path in paths for s in _elements(iter_frames(path, **self.options))}
+            found = {s for p in paths for s in _elements(iter_frames(p, **self.options(p)))}
             self.elements = _sorted(found)
 
     def read(self, paths: str | list[str]) -> Any:
@@ -172,16 +164,33 @@ class Reader:
             with (self.cache / ".lock").open("w") as lock:  # one process writes, the others wait
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 store = cached_store(
-                    files[0], self.cache, self.elements, self.r_max, **self.options
+                    files[0], self.cache, self.elements, self.r_max, **self.options(files[0])
                 )
             self.say(f"{store.summary}\nstreamed from {store.path}")
             return store
         frames: list[Frame] = []
         for file in files:
-            found = read_frames(file, **self.options)
+            found = read_frames(file, **self.options(file))
             self.say(found.summary())
             frames += found
         return frames
+
+    def options(self, path: str) -> dict[str, Any]:
+        """Return the keywords of `read_frames` for a file.
+
+        Format, units and keys are declared for `data.file`, and for others that end like it.
+        """
+        config = self.config
+        found: dict[str, Any] = {"require": config.require, "on_bad": config.on_bad_frames}
+        if path in self._main or Path(path).suffix == Path(self._main[0]).suffix:
+            found |= {
+                "format": config.format,
+                "energy_unit": config.energy_unit,
+                "length_unit": config.length_unit,
+                "force_unit": config.force_unit,
+                "keys": config.keys,
+            }
+        return found
 
 
 def load_sets(reader: Reader, seed: int) -> Sets:
@@ -196,13 +205,16 @@ def load_sets(reader: Reader, seed: int) -> Sets:
     main = reader.read(config.file)
     if config.split_file is not None:
         train, val, test = _from_split_file(config)
+        if is_split(config.split_file):
+            Split.load(config.split_file).check(main)
     else:
         train, val, test = _selections(config, len(main))
     split = split_frames(main, train, val, test, seed=seed, on_duplicates=config.on_duplicates)
     sets = {name: _pick(main, getattr(split, name)) for name in ("train", "val", "test")}
     isolated = _isolated(main)
     if config.isolated_atoms_file is not None:
-        found = read_frames(config.isolated_atoms_file, **reader.options)
+        atoms_file = config.isolated_atoms_file
+        found = read_frames(atoms_file, **reader.options(atoms_file))
         reader.say(found.summary())
         if not _isolated(found):
             raise InputError(f"{config.isolated_atoms_file} has no frame of a single atom")

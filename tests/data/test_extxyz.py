@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
@@ -251,3 +252,15 @@ def test_atomic_energies_are_no_total_energy(tmp_path):
     assert "energies" in (tmp_path / "cu.xyz").read_text()
     (frame,) = read_frames(tmp_path / "cu.xyz")
     assert frame.energy == pytest.approx(energy, abs=1e-6)
+    atom = Atoms("Cu", calculator=EMT())
+    energy = atom.get_potential_energy()
+    atom.get_forces()
+    atom.write(tmp_path / "atom.xyz")
+    assert read_frames(tmp_path / "atom.xyz")[0].energy == pytest.approx(energy, abs=1e-6)
+
+
+def test_a_comment_that_looks_like_a_dictionary_of_labels(tmp_path):
+    atoms = Atoms("H2", [[0, 0, 0], [0.74, 0, 0]], info={"data": "train", "energy": -31.7})
+    atoms.arrays["forces"] = np.zeros((2, 3))
+    atoms.write(tmp_path / "h2.xyz", format="extxyz")
+    assert read_frames(tmp_path / "h2.xyz")[0].energy == -31.7

@@ -108,6 +108,19 @@ def test_npz_shapes_and_pickles(tmp_path):
     np.savez(path, a=r)
     with pytest.raises(InputError, match="no atomic numbers"):
         read_frames(path)
+    rmd17 = {"coords": r, "energies": e, "forces": f}
+    for numbers in (np.array(["O", "H", "H"]), NUMBERS[:2], np.array(8)):
+        np.savez(path, nuclear_charges=numbers, **rmd17)
+        with pytest.raises(InputError, match=r"expected \[frames, atoms, 3\] and \[atoms\]"):
+            read_frames(path)
+    np.savez(path, nuclear_charges=NUMBERS[None], **rmd17)
+    assert len(read_frames(path, on_bad="skip")) == 2
+    np.savez(path, nuclear_charges=NUMBERS, lattice=np.tile(np.eye(3), (3, 1, 1)), **rmd17)
+    with pytest.raises(InputError, match=r"'lattice' has shape \[3, 3, 3\]"):
+        read_frames(path)
+    np.savez(path, nuclear_charges=NUMBERS, cell=np.tile(np.eye(3), (3, 1, 1)), **rmd17)
+    with pytest.raises(InputError, match=r"has cells \('cell'\), which are not read"):
+        read_frames(path)
     path.write_bytes(b"PK\x03\x04 nonsense")
     with pytest.raises(InputError, match="not a readable"):
         read_frames(path)

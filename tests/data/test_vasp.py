@@ -1,5 +1,6 @@
 """VASP: a vasprun.xml made here, and OUTCARs of the reference data."""
 
+import gzip
 import re
 from dataclasses import replace
 
@@ -133,6 +134,18 @@ def test_outcar_made_here(tmp_path):
     for read, frame in zip(data, made, strict=True):
         np.testing.assert_allclose(read.stress, frame.stress, rtol=1e-8)
         assert_same(read, replace(frame, stress=read.stress))
+
+
+def test_compressed_output(tmp_path):
+    names = {"OUTCAR": test_outcar_made_here, "vasprun.xml": test_vasprun}
+    for name, make in names.items():
+        make(tmp_path)
+        plain = tmp_path / name
+        packed = tmp_path / f"{name}.gz"
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        there, here = read_frames(plain), read_frames(packed)
+        assert len(here) == len(there)
+        assert all(a.energy == b.energy for a, b in zip(here, there, strict=True))
 
 
 def test_bad_steps_of_an_outcar_made_here(tmp_path):

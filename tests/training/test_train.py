@@ -1,6 +1,7 @@
 """Training from a configuration to a model file, on small sets with known physics."""
 
 import json
+import os
 from itertools import combinations
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from typer.testing import CliRunner
 
 import openmm_nequip
@@ -23,8 +26,9 @@ from openmm_nequip.interop.ase import NequIPCalculator
 from openmm_nequip.modelfile import read_header
 from openmm_nequip.training.assess import assess
 from openmm_nequip.training.config import TrainConfig, TrainingConfig
+from openmm_nequip.training.loop import TrainingLoop
 from openmm_nequip.training.preparation import Preparation, network
-from openmm_nequip.training.run import train
+from openmm_nequip.training.run import _trainer, train
 
 from .conftest import TINY, clusters, crystals
 
@@ -166,9 +170,13 @@ def test_fine_tuning_starts_from_the_weights(tmp_path, trained, cluster_file):
         [{"Cu": 3.0, "Au": 1.0}[symbol] for symbol in moved.elements], dtype=torch.float64
     )
     assert float(composition @ change) == pytest.approx(7.0, abs=0.1)
-    for element, moved_by in zip(moved.elements, change.tolist(), strict=True):
-        old, new = (p.metadata["reference_energies"][element] for p in (before, moved))
-        assert new - old == pytest.approx(moved_by, abs=1e-6)
+    shifts = dict(zip(moved.elements, moved.network.shifts.tolist(), strict=True))
+    assert moved.metadata["reference_energies"] == pytest.approx(shifts, rel=1e-6)
+    given = {"reference_energies": {"Cu": -3.0, "Au": -4.0}}
+    file = tmp_path / "shifted.xyz"
+    settings = config(file, training, model={"num_features": 16}, data=given)
+    with pytest.raises(InputError, match=r"reference_energies .* are for new potentials"):
+        train(settings, tmp_path / "h")
 
 
 def test_fine_tuning_on_forces_alone_keeps_the_shifts(tmp_path, trained):
@@ -259,6 +267,12 @@ def test_the_domain_is_recorded(tmp_path, cluster_file):
     tuned = train(config(tmp_path / "near.xyz", training, charge=-1), tmp_path / "tuned")
     after = openmm_nequip.load(tuned).metadata["domain"]
     assert (after["charge"], after["multiplicity"]) == (-1, 2)
+    path = train(config(tmp_path / "near.xyz", training, multiplicity=None), tmp_path / "any")
+    any_multiplicity = openmm_nequip.load(path).metadata["domain"]
+    assert any_multiplicity["charge"] == -1
+    assert "multiplicity" not in any_multiplicity
+    resolved = load_config(TrainConfig, tmp_path / "tuned/config.yaml")
+    assert (resolved.charge, resolved.multiplicity) == (-1, 2)
     assert after["min_distances"]["Cu-Cu"] < domain["min_distances"]["Cu-Cu"]
     assert after["max_force"] >= domain["max_force"]
 
@@ -345,7 +359,7 @@ def test_divergence_is_said(tmp_path, cluster_file, optimizer):
         ("model.l_max=7", "key 'model.l_max'"),
         ("data.n_train=1000", "1000 frames asked for"),
         ("model.type_names=[Cu]", "model.type_names lacks Au"),
-        ("training.strategy=dpp", "no strategy of Lightning (did you mean 'ddp'?)"),
+        ("training.strategy=fsdp", "key 'training.strategy': input should be 'auto', 'ddp',"),
         (
             "training.loss_weights={energy: 0, forces: 0}",
             "training.loss_weights are zero for all that the training frames are labelled with",
@@ -413,6 +427,102 @@ def test_environment_variables_in_paths(monkeypatch):
     assert config(Path("x"), data=data).data.test_file == ["/somewhere/a.xyz", "/somewhere/b.xyz"]
     with pytest.raises(InputError, match=r"data\.val_file.* NO_SUCH_FOLDER is not set"):
         config(Path("x"), data={"val_file": "${NO_SUCH_FOLDER}/a.xyz"})
+
+
+def test_isolated_atoms_in_boxes(tmp_path, cluster_file):
+    atoms = [
+        Atoms(symbol, cell=np.eye(3) * 9.0, pbc=True, calculator=None) for symbol in ("Cu", "Au")
+    ]
+    for one, energy in zip(atoms, (-3.5, -4.25), strict=True):
+        one.calc = SinglePointCalculator(one, energy=energy, forces=np.zeros((1, 3)))
+    write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+    settings = config(cluster_file, data={"isolated_atoms_file": str(tmp_path / "atoms.xyz")})
+    potential = openmm_nequip.load(train(settings, tmp_path / "i"))
+    assert potential.metadata["reference_energies"] == {"Cu": -3.5, "Au": -4.25}
+    write(tmp_path / "atoms.xyz", atoms[:1], format="extxyz")
+    with pytest.raises(InputError, match="no isolated-atom frame for Au"):
+        train(settings, tmp_path / "j")
+
+
+def test_units_are_declared_for_one_kind_of_file(tmp_path):
+    """Isolated atoms in extended XYZ stay in eV beside an archive in kcal/mol."""
+    frames = clusters(30)
+    kcal = 23.0605478
+    np.savez(
+        tmp_path / "data.npz", z=frames[0].numbers, R=np.array([a.positions for a in frames]),
+        E=kcal * np.array([a.get_potential_energy() for a in frames]),
+        F=kcal * np.array([a.get_forces() for a in frames]),
+    )  # fmt: skip
+    atoms = [Atoms(symbol) for symbol in ("Cu", "Au")]
+    for one, energy in zip(atoms, (-3.5, -4.25), strict=True):
+        one.calc = SinglePointCalculator(one, energy=energy, forces=np.zeros((1, 3)))
+    write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+    data = {
+        "isolated_atoms_file": str(tmp_path / "atoms.xyz"), "energy_unit": "kcal/mol",
+        "length_unit": "Å", "keys": {"energy": "E"},
+    }  # fmt: skip
+    potential = openmm_nequip.load(train(config(tmp_path / "data.npz", data=data), tmp_path / "u"))
+    assert potential.metadata["reference_energies"] == {"Cu": -3.5, "Au": -4.25}
+    domain = potential.metadata["domain"]
+    largest = max(np.linalg.norm(a.get_forces(), axis=1).max() for a in frames)
+    assert 0.5 * largest < domain["max_force"] < 1.001 * largest
+
+
+def test_a_split_belongs_to_its_frames(tmp_path, trained, cluster_file):
+    split = str(trained / "split.json")
+    again = {"split_file": split, "n_train": None, "n_val": None, "n_test": None}
+    train(config(cluster_file, {"max_epochs": 1}, data=again), tmp_path / "same")
+    write(tmp_path / "other.xyz", clusters(60)[::-1], format="extxyz")
+    with pytest.raises(InputError, match="belongs to other data"):
+        train(config(tmp_path / "other.xyz", data=again), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("job", "torchrun", "message"),
+    [
+        ({"SLURM_NTASKS": "1"}, None, None),
+        ({"SLURM_NTASKS": "4"}, None, "ask for 1 processes, and there are 4|cannot set up"),
+        ({"SLURM_NTASKS": "1"}, 1, None),
+        ({}, 4, "ask for 1 processes, and there are 4"),
+    ],
+)
+def test_processes_of_a_job_are_counted(cluster_file, monkeypatch, job, torchrun, message):
+    """Those that torchrun has started inside of a SLURM job are torchrun's."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    if job:
+        job |= {"SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+                "SLURM_NODEID": "0", "SLURM_NODELIST": "node1"}  # fmt: skip
+    if torchrun is not None:
+        job |= {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0",
+                "WORLD_SIZE": str(torchrun), "LOCAL_WORLD_SIZE": str(torchrun),
+                "MASTER_ADDR": "localhost", "MASTER_PORT": "12345"}  # fmt: skip
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    settings = config(cluster_file, {"strategy": "ddp", "accelerator": "cpu"})
+    if message is not None:
+        with pytest.raises(InputError, match=message):
+            _trainer(settings)
+        return
+    environment = _trainer(settings).strategy.cluster_environment
+    assert isinstance(environment, TorchElasticEnvironment) == (torchrun is not None)
+
+
+def test_a_folder_of_the_user_stays(tmp_path, cluster_file):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for place in ("mine", "link", "new"):
+        with pytest.raises(InputError, match="within model"):
+            train(config(cluster_file, model={"r_max": 0.5}), tmp_path / place)
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_validation_no_model(tmp_path, cluster_file, monkeypatch):
+    """What an interrupted run has that is given fewer epochs than it has done."""
+    monkeypatch.setattr(TrainingLoop, "ending", lambda self: "0 epochs done")
+    with pytest.raises(InputError, match="ended before its first validation"):
+        train(config(cluster_file), tmp_path / "run")
 
 
 def test_a_cutoff_in_nanometres_is_an_error(tmp_path, cluster_file):

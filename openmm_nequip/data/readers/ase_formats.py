@@ -79,11 +79,13 @@ def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
     """Return the record of ASE atoms with whatever labels they carry."""
     values: dict[str, Any] = {**atoms.info, **atoms.arrays}
     for extra in ("key_value_pairs", "data"):
-        values.update(values.pop(extra, {}))
+        if isinstance(values.get(extra), dict):
+            values.update(values.pop(extra))
     if atoms.calc is not None:  # raw results: get_forces() would zero those of fixed atoms
         values.update({k: v for k, v in atoms.calc.results.items() if v is not None})
+    of_atoms = {*atoms.arrays, "energies"} if atoms.calc is not None else {*atoms.arrays}
     for name in [name for name in values if name.lower() in USUAL["energy"]]:
-        if np.size(values[name]) > 1:  # ASE's energies are those of the atoms
+        if name in of_atoms or np.size(values[name]) > 1:  # ASE's energies are those of the atoms
             del values[name]
     names = label_keys(values, keys, where)
     labels = {

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 
 from ...errors import InputError
 from ..optional import import_h5py
-from .labels import label_keys
+from .labels import label_keys, refuse_cells
 from .record import Convention, Keys, Record, Source
 from .units import file_unit
 
@@ -41,6 +41,7 @@ def read(path: Path, keys: Keys) -> Source:
                     f"{path} has no group with coordinates ({', '.join(_POSITIONS)}); is it in "
                     "the ANI or SPICE layout?"
                 )
+            refuse_cells(group, f"{path}, {group.name}")
             convention = _convention(group, keys, path)
     except OSError as error:
         raise InputError(f"{path} is not a readable HDF5 file: {error}") from None

@@ -16,6 +16,7 @@ _STEMS = {
     "virial": ("virial", "virials"),
 }
 _PREFIXES = ("", "ref_", "dft_")
+_CELLS = ("cell", "cells", "lattices", "unit_cell", "unit_cells", "box", "boxes", "pbc")
 
 #: Usual names of each label, in lower case.
 USUAL = {
@@ -58,6 +59,22 @@ def label_keys(names: Mapping[str, Any], keys: Keys, where: str) -> dict[str, st
     return found
 
 
+def refuse_cells(names: Mapping[str, Any], where: str) -> None:
+    """Check that there are no cells, in formats that have no usual way to write them.
+
+    Raises
+    ------
+    InputError
+        There are: read as molecules, the frames would lack what is across the borders.
+    """
+    for name in names:
+        if name.lower() in _CELLS and np.any(np.asarray(names[name])):
+            raise InputError(
+                f"{where} has cells ('{name}'), which are not read from this format: convert "
+                "periodic data to extended XYZ or an ASE database"
+            )
+
+
 def matrix(values: Any) -> Any:
     """Turn 6 numbers in Voigt order (xx, yy, zz, yz, xz, xy) or 9 into ``[3, 3]``."""
     try:
@@ -72,6 +89,8 @@ def matrix(values: Any) -> Any:
 
 
 def _equal(a: Any, b: Any) -> bool:
+    if np.size(a) == np.size(b) == 1:  # a number, and an array of one
+        return bool(np.ravel(a)[0] == np.ravel(b)[0])
     try:
         return bool(np.array_equal(a[...], b[...]))
     except TypeError:

@@ -8,7 +8,7 @@ from zipfile import is_zipfile
 import numpy as np
 
 from ...errors import InputError
-from .labels import label_keys
+from .labels import label_keys, refuse_cells
 from .record import Convention, Keys, Record, Source
 from .units import file_unit
 
@@ -41,12 +41,19 @@ def read(path: Path, keys: Keys) -> Source:
                 f"{path}: '{names[label]}' has shape {list(values.shape)} for "
                 f"{len(positions)} frames"
             )
-    if positions.ndim != 3 or numbers.ndim not in (1, 2):
+    if numbers.ndim == 2 and len(numbers) == 1:
+        numbers = numbers[0]
+    shapes = {positions.shape[1:2], positions.shape[:2]}
+    if positions.ndim != 3 or numbers.shape not in shapes or numbers.dtype.kind not in "iuf":
         raise InputError(
             f"{path}: positions have shape {list(positions.shape)} and atomic numbers "
-            f"{list(numbers.shape)}; expected [frames, atoms, 3] and [atoms]"
+            f"{list(numbers.shape)} of {numbers.dtype}; expected [frames, atoms, 3] and [atoms], "
+            "integers"
         )
+    refuse_cells(arrays, str(path))
     cell = arrays["lattice"].T if "lattice" in arrays else None  # sGDML: vectors as columns
+    if cell is not None and cell.shape != (3, 3):
+        raise InputError(f"{path}: 'lattice' has shape {list(cell.shape)}, expected [3, 3]")
     records = _records(numbers, positions, cell, labels, tuple(arrays))
     return Source("npz", _convention(arrays), records)
 

@@ -257,11 +257,14 @@ def _guess_format(path: Path) -> str:
         raise InputError(
             f"{path} is a folder without a DeePMD system (type.raw and set.*); give a file"
         )
+    known = _SUFFIXES.get(path.suffix.lower())
+    if known is not None:
+        return known
     if "OUTCAR" in path.name:
         return "vasp-outcar"
     if "vasprun" in path.name:
         return "vasp-xml"
-    return _SUFFIXES.get(path.suffix.lower()) or ase_formats.guess(path)
+    return ase_formats.guess(path)
 
 
 def _select(source: Source, index: slice | None) -> Iterator[tuple[int, Record]]:

@@ -3,6 +3,7 @@
 The energy is the free energy (TOTEN, ``e_fr_energy``), of which the forces are the derivative.
 """
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 from ase.data import atomic_numbers
 from ase.io import ParseError
+from ase.io.formats import open_with_compression
 from ase.io.vasp_parsers.vasp_outcar_parsers import (
     OutcarChunkParser,
     OutcarHeaderParser,
@@ -48,7 +50,8 @@ def _refuse_keys(path: Path, keys: Keys) -> None:
 
 
 def _outcar_records(path: Path) -> Iterator[Record]:
-    with path.open(errors="replace") as file:
+    with open_with_compression(path, "rb") as raw:
+        file = io.TextIOWrapper(raw, errors="replace")
         try:
             header_lines = build_header(file)
             header = OutcarHeaderParser().build(header_lines)
@@ -104,17 +107,18 @@ def _xml_records(path: Path) -> Iterator[Record]:
     numbers: np.ndarray | None = None
     max_iterations: int | None = None
     try:
-        for _, element in ElementTree.iterparse(path):
-            if element.tag == "parameters":
-                nelm = element.find(".//i[@name='NELM']")
-                max_iterations = None if nelm is None else int(nelm.text or 0)
-            elif element.tag == "atominfo":
-                numbers = _xml_numbers(element, path)
-            elif element.tag == "calculation":
-                if numbers is None:
-                    raise InputError(f"{path} has no atominfo before the first calculation")
-                yield _xml_step(element, numbers, max_iterations)
-                element.clear()  # long runs are large
+        with open_with_compression(path, "rb") as file:
+            for _, element in ElementTree.iterparse(file):
+                if element.tag == "parameters":
+                    nelm = element.find(".//i[@name='NELM']")
+                    max_iterations = None if nelm is None else int(nelm.text or 0)
+                elif element.tag == "atominfo":
+                    numbers = _xml_numbers(element, path)
+                elif element.tag == "calculation":
+                    if numbers is None:
+                        raise InputError(f"{path} has no atominfo before the first calculation")
+                    yield _xml_step(element, numbers, max_iterations)
+                    element.clear()  # long runs are large
     except ElementTree.ParseError as error:
         yield Record(problem=f"the XML is broken or incomplete from here on: {error}")
 
