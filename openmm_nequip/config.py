@@ -50,6 +50,25 @@ def load_config(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -
     return parse_config(cls, values, where)
 
 
+def search_folders(key: str, beside: Path, overrides: Sequence[str]) -> list[Path]:
+    """Return where to look for a file that a configuration names, first things first.
+
+    A path in the configuration file holds from the folder of that file, one given on the command
+    line from the working directory. Where there is no such file, it is looked for in the other.
+
+    Parameters
+    ----------
+    key
+        That names the file, as ``data.file``.
+    beside
+        The folder of the configuration file.
+    overrides
+        What the command line has changed, as ``key=value``.
+    """
+    typed = {override.partition("=")[0].strip() for override in overrides}
+    return [Path(), beside] if key in typed else [beside, Path()]
+
+
 def parse_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     """Validate a mapping as `cls`; `where` names its origin in the error message."""
     try:

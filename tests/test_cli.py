@@ -46,6 +46,12 @@ def test_the_version():
     assert result.returncode == 0
 
 
+def test_defaults_of_benchmark_are_shown():
+    help_text = openmm_nequip("benchmark", "--help").stdout
+    for default in ("[energy, md]", "[all]", "[the fastest]", "[synthetic]"):
+        assert default in help_text
+
+
 def test_lists_in_examples_are_shown():
     assert "force_field: [amber14-all.xml," in openmm_nequip("simulate", "--help").stdout
 

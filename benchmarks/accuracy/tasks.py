@@ -48,7 +48,7 @@ CHANGES = {
     "twice the steps": ["training.max_epochs=600"],
     "what train does by itself": [
         "model.r_max=5.0", "model.l_max=2", "model.num_features=[64,32,16]",
-        "training.max_epochs=400",
+        "training.max_epochs=800",
     ],
 }  # fmt: skip
 _FEW = 200  # training frames of rMD17 up to which the configuration for 50 is used

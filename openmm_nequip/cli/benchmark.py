@@ -25,33 +25,33 @@ def benchmark(
     ] = None,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="energy, md, profile, training or memory; repeatable. [energy, md]"),
+        typer.Option(help="energy, md, profile, training or memory; repeatable. \\[energy, md]"),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="aspirin, S, M or L; repeatable. [aspirin, S, M]"),
+        typer.Option(help="aspirin, S, M or L; repeatable. \\[aspirin, S, M]"),
     ] = None,
     atoms: Annotated[
-        list[int] | None, typer.Option(help="Size of a box of water; repeatable. [21, 192]")
+        list[int] | None, typer.Option(help="Size of a box of water; repeatable. \\[21, 192]")
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="fused, reference, nequip, nequip-aotinductor, ...; repeatable. [all]"),
+        typer.Option(help="fused, reference, nequip, nequip-aotinductor, ...; repeatable. \\[all]"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds of alternating repeats.")] = 5,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="What does not fit into this time is skipped. [2; --full: 90]"),
+        typer.Option(min=0, help="What does not fit into this time is skipped. \\[2; --full: 90]"),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. [as many as there are cores]")
+        int | None, typer.Option(min=1, help="CPU threads. \\[as many as there are cores]")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda. [cuda if there is a GPU]")
+        str | None, typer.Option(help="cpu or cuda. \\[cuda if there is a GPU]")
     ] = None,
-    platform: Annotated[str | None, typer.Option(help="OpenMM platform. [the fastest]")] = None,
+    platform: Annotated[str | None, typer.Option(help="OpenMM platform. \\[the fastest]")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled frames for the training part. [synthetic]")
+        Path | None, typer.Option(help="Labelled frames for the training part. \\[synthetic]")
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also where the time of a step goes: part profile.")

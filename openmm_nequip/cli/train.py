@@ -32,12 +32,13 @@ def train(
     The same command goes on after an interruption.
     """
     from ..config import load_config
-    from ..training.config import TrainConfig
+    from ..training.config import TrainConfig, find_files
     from ..training.loop import Interrupted
     from ..training.run import output_folder
     from ..training.run import train as run
 
     settings = load_config(TrainConfig, config, overrides or [])
+    settings = find_files(settings, config.parent, overrides or [])
     output = output_folder(settings, config)
     name = settings.name or output.resolve().name
     try:

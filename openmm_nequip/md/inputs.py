@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..config import search_folders
 from ..errors import InputError
 from .config import SimulationConfig
 from .parameter_files import PARAMETERS, gro_topology, kind, read_coordinates, read_parameters
@@ -35,27 +36,21 @@ def find_files(
 ) -> SimulationConfig:
     """Return the configuration with paths that hold from the working directory.
 
-    A path in the configuration file holds from the folder of that file, one given on the command
-    line from the working directory. Where there is no such file, it is looked for in the other.
-
     Parameters
     ----------
     config
         Of the file and the command line together.
-    beside
-        The folder of the configuration file.
-    overrides
-        What the command line has changed, as ``key=value``.
+    beside, overrides
+        As for `openmm_nequip.config.search_folders`, which says where they are looked for.
 
     Raises
     ------
     InputError
         The structure is neither a file nor an example.
     """
-    typed = {override.partition("=")[0].strip() for override in overrides}
 
     def folders(key: str) -> list[Path]:
-        return [Path(), beside] if key in typed else [beside, Path()]
+        return search_folders(key, beside, overrides)
 
     def found(key: str, name: str) -> str:
         paths = (folder / name for folder in folders(key))

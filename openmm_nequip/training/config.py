@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -17,7 +18,9 @@ from pydantic import (
 )
 
 from ..architectures import Architecture
-from ..config import Config
+from ..config import Config, search_folders
+
+_FILES = ("file", "val_file", "test_file", "split_file", "isolated_atoms_file")
 
 
 class DataConfig(Config):
@@ -82,9 +85,7 @@ class DataConfig(Config):
     stream_from_disk: bool | None = None
     num_workers: NonNegativeInt = 0
 
-    @field_validator(
-        "file", "val_file", "test_file", "split_file", "isolated_atoms_file", mode="before"
-    )
+    @field_validator(*_FILES, mode="before")
     @classmethod
     def _expanded(cls, value: Any) -> Any:
         if isinstance(value, list):
@@ -139,8 +140,8 @@ class TrainingConfig(Config):
     batch_size
         Frames per optimizer step, over all processes.
     max_epochs
-        Left out: enough epochs for 4000 optimizer steps with 50 training frames, growing with the
-        square root of their number; half that for fine-tuning; at least 10 epochs.
+        Left out: enough epochs for 8000 optimizer steps with 50 training frames, growing with the
+        square root of their number; a quarter of that for fine-tuning; at least 10 epochs.
     max_time
         Stop after this much training time, however often interrupted: seconds, ``'90min'``,
         ``'2h'``, ``'1d'`` or ``'hh:mm:ss'``.
@@ -277,6 +278,36 @@ class TrainConfig(Config):
     description: str = ""
     licence: str = ""
     citation: str = ""
+
+
+def find_files(config: TrainConfig, beside: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Return the configuration with paths that hold from the working directory.
+
+    Parameters
+    ----------
+    config
+        Of the file and the command line together.
+    beside, overrides
+        As for `openmm_nequip.config.search_folders`, which says where they are looked for.
+    """
+
+    def found(key: str, name: str, is_there: Callable[[Path], bool] = Path.exists) -> str:
+        paths = (folder / name for folder in search_folders(key, beside, overrides))
+        return next((str(path) for path in paths if is_there(path)), name)
+
+    data: dict[str, str | list[str]] = {}
+    for key in _FILES:
+        names = getattr(config.data, key)
+        if isinstance(names, list):
+            data[key] = [found(f"data.{key}", name) for name in names]
+        elif names is not None:
+            data[key] = found(f"data.{key}", names)
+    training, start = config.training, config.training.fine_tune_from
+    if start is not None:
+        start = found("training.fine_tune_from", start, Path.is_file)  # or a bundled name
+        training = training.model_copy(update={"fine_tune_from": start})
+    sections = {"data": config.data.model_copy(update=data), "training": training}
+    return config.model_copy(update=sections)
 
 
 def parse_duration(text: str) -> float:

@@ -44,7 +44,7 @@ from .sampler import EpochBatches, Unlabelled
 from .schedule import Schedule
 from .sets import Reader, Sets, StoredFrames, has_labels, load_sets, make_dataset
 
-_STEPS = 4000  # of a run on 50 frames whose length is left open; half that for fine-tuning
+_STEPS = 8000  # of a run on 50 frames whose length is left open; a quarter for fine-tuning
 _STEPS_BETWEEN_VALIDATIONS = 100
 
 
@@ -145,7 +145,7 @@ def _resolve(config: TrainConfig, potential: Potential, sizes: dict[str, int]) -
     training = config.training.model_copy()
     if training.max_epochs is None:
         wanted = _STEPS * math.sqrt(sizes["train"] / 50)
-        share = 1.0 if training.fine_tune_from is None else 0.5
+        share = 1.0 if training.fine_tune_from is None else 0.25
         training.max_epochs = max(10, math.ceil(share * wanted / steps))
     if training.val_interval is None:
         # and rarely enough that validation costs little next to training

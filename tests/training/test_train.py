@@ -28,7 +28,7 @@ from openmm_nequip.training.assess import assess
 from openmm_nequip.training.config import TrainConfig, TrainingConfig
 from openmm_nequip.training.loop import TrainingLoop
 from openmm_nequip.training.preparation import Preparation, network
-from openmm_nequip.training.run import _trainer, train
+from openmm_nequip.training.run import _resolve, _trainer, train
 
 from .conftest import TINY, clusters, crystals
 
@@ -375,6 +375,31 @@ def test_mistakes_are_named(tmp_path, cluster_file, override, message):
     assert not (tmp_path / "run").exists()  # nothing is left of it
 
 
+def test_paths_hold_from_the_folder_of_the_configuration(tmp_path, cluster_file, monkeypatch):
+    from openmm_nequip.training.config import find_files
+
+    beside, here = tmp_path / "configs", tmp_path / "here"
+    for folder, names in ((beside, ("a.xyz", "b.xyz", "m.safetensors")), (here, ("b.xyz", "c"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    (beside / "organic-small").mkdir()
+    (beside / "deepmd").mkdir()
+    monkeypatch.chdir(here)
+
+    def found(names, start, *overrides):
+        settings = config(names[0], {"fine_tune_from": start}, data={"file": names})
+        files = find_files(settings, beside, overrides)
+        return files.data.file, files.training.fine_tune_from
+
+    assert found(["a.xyz", "b.xyz", "c", "deepmd"], "m.safetensors") == (
+        [str(beside / "a.xyz"), str(beside / "b.xyz"), "c", str(beside / "deepmd")],
+        str(beside / "m.safetensors"),
+    )
+    typed = found(["a.xyz", "b.xyz", "d"], "organic-small", "data.file=[a.xyz, b.xyz, d]")
+    assert typed == ([str(beside / "a.xyz"), "b.xyz", "d"], "organic-small")
+
+
 def test_streaming_from_disk_gives_the_same_model(tmp_path, cluster_file):
     pytest.importorskip("h5py")
     one = openmm_nequip.load(train(config(cluster_file), tmp_path / "memory"))
@@ -427,6 +452,19 @@ def test_environment_variables_in_paths(monkeypatch):
     assert config(Path("x"), data=data).data.test_file == ["/somewhere/a.xyz", "/somewhere/b.xyz"]
     with pytest.raises(InputError, match=r"data\.val_file.* NO_SUCH_FOLDER is not set"):
         config(Path("x"), data={"val_file": "${NO_SUCH_FOLDER}/a.xyz"})
+
+
+@pytest.mark.parametrize(
+    ("frames", "tuned", "epochs"),
+    [(50, False, 800), (400, False, 283), (50, True, 200), (100_000, False, 18), (10**6, True, 10)],
+)
+def test_the_length_that_is_left_open(trained, cluster_file, frames, tuned, epochs):
+    """8000 steps with 50 frames, more with the square root of their number."""
+    start = trained / "tiny.safetensors"
+    training = {"max_epochs": None, "fine_tune_from": str(start) if tuned else None}
+    settings = config(cluster_file, training)
+    sizes = {"train": frames, "val": 10, "test": 0}
+    assert _resolve(settings, openmm_nequip.load(start), sizes).training.max_epochs == epochs
 
 
 def test_isolated_atoms_in_boxes(tmp_path, cluster_file):
