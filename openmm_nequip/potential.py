@@ -206,12 +206,32 @@ class Potential(nn.Module):
         converted.load_state_dict(self.state_dict())
         return converted.to(self.device).train(self.training)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle what defines the potential; compiled parts of it cannot be."""
+        weights = dict(self.state_dict())
+        made_of = (type(self), self.config, self.metadata, weights, self.device, self.training)
+        return _rebuild, made_of
+
     @torch.jit.unused
     def save(self, path: str | Path) -> None:
         """Write the model file (see `openmm_nequip.modelfile`)."""
         from .modelfile import save
 
         save(self, path)
+
+
+def _rebuild(
+    kind: type[Potential],
+    config: Architecture,
+    metadata: dict[str, Any],
+    weights: dict[str, Tensor],
+    device: torch.device,
+    training: bool,
+) -> Potential:
+    with torch.random.fork_rng(devices=[]):  # every weight is replaced
+        potential = kind(config, metadata)
+    potential.load_state_dict(weights)
+    return potential.to(device).train(training)
 
 
 def make_graph(frame: Frame, types: np.ndarray, r_max: float) -> Graph:

@@ -1,6 +1,7 @@
 """An ASE calculator for any `Potential`: optimisers, molecular dynamics, phonons, NEB."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,12 @@ class NequIPCalculator(Calculator):
             model = self._fused.potential
         self.potential = model.eval()
         self._domain = read_domain(model.elements, model.metadata)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the potential and the results; a copy has neighbour lists of its own."""
+        engine = "reference" if self._fused is None else "fused"
+        state = {"results": self.results, "atoms": self.atoms}
+        return type(self), (self.potential, engine, self.potential.device), state
 
     def calculate(
         self,

@@ -14,13 +14,17 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from threading import Lock, Timer
-from typing import Any
+from typing import Any, BinaryIO
 
-from numba import get_num_threads, njit
+import numba
+from numba import get_num_threads, njit, threading_layer
 from numba.core.event import Event, Listener, register
 
 from . import generated
@@ -47,7 +51,15 @@ class Kernel:
 
     def __call__(self, *args: Any) -> Any:
         """Call the compiled function."""
-        _start_threads()
+        if _lost_threads:
+            raise RuntimeError(
+                "the threads of the compiled kernels did not survive a fork of this process: start "
+                "others with multiprocessing.get_context('spawn')"
+            )
+        with _start_threads():
+            return self._run(args)
+
+    def _run(self, args: tuple[Any, ...]) -> Any:
         try:
             return self.dispatcher(*args)
         except _NotOnDisk as missing:
@@ -65,16 +77,40 @@ class Kernel:
 
 
 @cache
-def _start_threads() -> None:
-    """Start Numba's threads without a change to PyTorch's.
+def _start_threads() -> AbstractContextManager[Any]:
+    """Start Numba's threads without a change to PyTorch's; return what callers have to hold.
 
     Where both use the same OpenMP library, Numba sets the number of threads of both as it starts.
+    Without OpenMP and TBB its threads serve one caller at a time.
     """
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
     get_num_threads()
     if torch:
         torch.set_num_threads(before)
+    return Lock() if threading_layer() == "workqueue" else nullcontext()
+
+
+def _after_fork() -> None:
+    """Remember in the child that OpenMP's threads have stayed in the parent."""
+    global _lost_threads
+    _lost_threads = _start_threads.cache_info().currsize > 0 and threading_layer() == "omp"
+
+
+def _cache_somewhere() -> None:
+    """Give Numba a folder for compiled code where it would not find one.
+
+    Beside the package nobody may be allowed to write, and a container's user may have no home.
+    """
+    if numba.config.CACHE_DIR:
+        return
+    beside = Path(__file__).parent / "__pycache__"
+    try:
+        beside.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=beside):
+            return
+    except OSError:
+        numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = str(generated.folder())
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:
@@ -105,6 +141,7 @@ class _Compiler:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._replies: BinaryIO
         self._turn = Lock()
         self._announced: set[str] = set()
 
@@ -129,15 +166,21 @@ class _Compiler:
 
     def _ask(self, request: tuple[Any, ...]) -> str:
         if self._process is None or self._process.poll() is not None:
-            code = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as c; c.serve()"
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            self.close()
+            replies, end = os.pipe()  # on standard output anybody may print
+            self._replies = os.fdopen(replies, "rb")
+            paths = f"import sys; sys.path[:] = {sys.path!r}"
+            code = f"{paths}; import {__name__} as c; c.serve({end})"
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=2, pass_fds=(end,)
+                )
+            finally:
+                os.close(end)
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         pickle.dump(request, self._process.stdin)
         self._process.stdin.flush()
-        reply: str = pickle.load(self._process.stdout)
+        reply: str = pickle.load(self._replies)
         return reply
 
     def _announce(self, title: str) -> None:
@@ -155,14 +198,20 @@ class _Compiler:
             process, self._process = self._process, None
             process.kill()
             process.communicate()
+            self._replies.close()
 
 
-def serve() -> None:
-    """Compile what standard input asks for, until it ends or nothing has come for a while."""
+def serve(answer_to: int) -> None:
+    """Compile what standard input asks for, until it ends or nothing has come for a while.
+
+    Parameters
+    ----------
+    answer_to
+        File descriptor.
+    """
     global _serving
     _serving = True
-    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever is printed
+    requests, replies = sys.stdin.buffer, os.fdopen(answer_to, "wb")
     while True:
         idle = Timer(_IDLE, os._exit, (0,))
         idle.daemon = True
@@ -195,6 +244,9 @@ def _compile(module: str, path: str, source: str | None, name: str, signature) -
 _kernels: dict[Callable[..., Any], Kernel] = {}
 _may_compile: set[Kernel] = set()
 _serving = False
+_lost_threads = False
 _compiler = _Compiler()
 register("numba:compile", _Guard())
 atexit.register(_compiler.close)
+os.register_at_fork(after_in_child=_after_fork)
+_cache_somewhere()

@@ -6,6 +6,8 @@ the neighbour list has places to spare; when they do not suffice, the step is ca
 more of them and repeated: no result of a list that was too short is ever returned.
 """
 
+from threading import Lock
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from .potential import FusedPotential
 #: Atoms of the largest system whose pairs are all looked at in every step.
 MOST_ATOMS = 1000
 _SPARE = 1.15  # times the edges that were found
+_WARM_UP = 4  # evaluations; TorchScript watches two and compiles in the third
+_one_capture = Lock()
 
 
 class ReplayedStep:
@@ -69,6 +73,10 @@ class ReplayedStep:
         ValueError
             The box is too narrow for the cutoff, or not reduced.
         """
+        with torch.cuda.device_of(self.types):  # which need not be the current one
+            return self._step(positions, box)
+
+    def _step(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, ...]:
         if (box is None) != (self._box is None):
             self._box = None if box is None else torch.zeros_like(self._positions[:1]).repeat(3, 1)
             self.capacity = 0
@@ -106,12 +114,13 @@ class ReplayedStep:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):  # compiles, and finds out what the host has to know
+            for _ in range(_WARM_UP):  # compiles, and finds out what the host has to know
                 self._evaluate()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # OpenMM may prepare other forces meanwhile, in another thread
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+        with _one_capture, capture:
             self._results = self._evaluate()
         self._graph = graph
 

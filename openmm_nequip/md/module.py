@@ -11,9 +11,10 @@ from ..potential import Potential
 from ..units import KJ_PER_MOL, KJ_PER_MOL_NM, NM
 
 _BLOWN_UP = (
-    "NequIP: a position is NaN or infinite: the simulation has blown up; "
+    "NequIP: a position is NaN, infinite or far away: the simulation has blown up; "
     "minimise the energy first, or use a shorter time step"
 )
+_FARTHEST = 1e5  # Å without a box, where the neighbour search goes through all that is between
 _TOO_NARROW = (
     "NequIP: the periodic box has become narrower than twice the cutoff of the "
     "potential; use a larger system"
@@ -30,7 +31,8 @@ class OpenMMModule(nn.Module):
     types
         Type index of each of the potential's atoms, shape ``[n]``.
     atoms
-        Indices in the System of these atoms, in the same order; `None` if they are all of it.
+        Indices in the System of these atoms, in the same order; `None` if they are all of it, or
+        the first of it.
     periodic
         Whether the System repeats; then every image within the cutoff counts, whether or not
         positions are wrapped into the box.
@@ -61,6 +63,7 @@ class OpenMMModule(nn.Module):
         self.kj_per_mol = KJ_PER_MOL
         self.kj_per_mol_nm = KJ_PER_MOL_NM
         self.blown_up, self.too_narrow = _BLOWN_UP, _TOO_NARROW
+        self.farthest = 1e8 if periodic else _FARTHEST
 
     def forward(
         self,
@@ -90,10 +93,15 @@ class OpenMMModule(nn.Module):
         if not self.periodic:
             box, scale = None, first
         positions = positions.detach()
+        count = self.types.shape[0]
         if self.subset:
             rows = self.atoms.to(positions.device)
             energy, own_forces = self.evaluate(positions[rows], box)
             forces = torch.zeros_like(positions).index_copy(0, rows, own_forces)
+        elif positions.shape[0] > count:  # particles that were added to the System later
+            energy, own_forces = self.evaluate(positions[:count], box)
+            forces = torch.zeros_like(positions)
+            forces[:count] = own_forces
         else:
             energy, forces = self.evaluate(positions, box)
         return scaled(energy, forces, scale)
@@ -118,7 +126,7 @@ class OpenMMModule(nn.Module):
                 "run the simulation outside of them, or use force='python'"
             )
         points = positions.detach().to(self.types.device, torch.float64) / self.nm
-        if not bool(torch.isfinite(points).all()):
+        if not bool((points.abs() < self.farthest).all()):  # nor NaN; vesin would crash
             raise RuntimeError(self.blown_up)
         cell = torch.zeros([3, 3], dtype=torch.float64, device=points.device)
         if box is not None:

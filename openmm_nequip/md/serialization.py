@@ -123,7 +123,7 @@ def load_system(path: str | Path, trust: bool = False, force: str = "auto") -> o
                     "need no trust"
                 )
             stored = _take_out(root)
-        if _executable(root) == "TorchForce":
+        if any(element.get("type") == "TorchForce" for element in root.iter()):
             raise InputError(f"'{path}' holds a TorchForce that does not belong to openmm-nequip")
         system = openmm.XmlSerializer.deserialize(ET.tostring(root, encoding="unicode"))
     except InputError:

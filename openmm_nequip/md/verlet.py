@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.neighbors import neighbor_list
+from ..data.neighbors import check_extent, neighbor_list
 from ..errors import InputError
 from ..kernels.edges import Edges, sum_onto_atoms
 
@@ -83,7 +83,7 @@ class VerletList(ABC):
         Raises
         ------
         InputError
-            A coordinate is not finite.
+            A coordinate is not finite, or one of an atom that has left a slab or wire.
         """
         if box is None:
             box, periodic = np.eye(3), (False, False, False)
@@ -96,6 +96,7 @@ class VerletList(ABC):
             self._bounded = any(periodic) or len(positions) > _ALL_PAIRS
             self._built_box = box.copy()
             if any(periodic):
+                check_extent(positions.cpu().numpy(), box, periodic)
                 self._search(positions)
             else:
                 pairs = self._free_pairs(positions)

@@ -1,5 +1,8 @@
 """The ASE calculator: results, errors, optimiser and molecular dynamics."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -161,6 +164,38 @@ def test_potential_in_training_mode(potential):
     calculator = NequIPCalculator(potential.train())
     forces = water(calculator=calculator).get_forces()
     assert np.isfinite(forces).all()
+
+
+@pytest.mark.parametrize("engine", ["fused", "reference"])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies(potential, engine, way):
+    atoms = Atoms("H2O", [[0, 0, 0], [0.8, 0.6, 0], [-0.8, 0.6, 0]])
+    atoms.calc = NequIPCalculator(potential, engine=engine)
+    forces = atoms.get_forces()
+    other = way(atoms)
+    assert other.calc is not atoms.calc
+    np.testing.assert_array_equal(other.get_forces(), forces)
+    other.positions[0] += 0.1
+    atoms.positions[0] += 0.1
+    np.testing.assert_array_equal(other.get_forces(), atoms.get_forces())
+    assert not np.allclose(other.get_forces(), forces)
+    same = way(potential)
+    assert same.training == potential.training
+    assert type(same) is type(potential)
+
+
+def test_an_atom_that_has_left_a_slab_is_said(potential):
+    atoms = Atoms("H2O", [[0, 0, 0], [0.8, 0.6, 0], [-0.8, 0.6, 0]], cell=[12, 12, 0])
+    atoms.pbc = (True, True, False)
+    for engine in ("fused", "reference"):
+        atoms.calc = NequIPCalculator(potential, engine=engine)
+        atoms.positions[0, 2] = 1e3
+        energy = atoms.get_potential_energy()
+        assert np.isfinite(energy)
+        atoms.positions[0, 2] = 1e6
+        with pytest.raises(InputError, match=r"1e\+06 Å apart in a direction that is not periodic"):
+            atoms.get_potential_energy()
+        atoms.positions[0, 2] = 0.0
 
 
 def test_optimiser(potential):

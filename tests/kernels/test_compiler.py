@@ -88,6 +88,77 @@ def test_process_that_has_ended_is_started_again(fresh):
     assert sum(kernel.dispatcher.stats.cache_hits.values()) == 1
 
 
+def test_what_others_print_is_no_answer(fresh, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('Info: modules loaded', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    kernel = check("talkative")
+    assert sum(kernel.dispatcher.stats.cache_hits.values()) == 1
+
+
+def test_a_cache_where_nothing_can_be_written(fresh, tmp_path, monkeypatch):
+    """As in a container whose user has no home."""
+    monkeypatch.setattr(compiler.numba.config, "CACHE_DIR", "")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    compiler._cache_somewhere()
+    assert compiler.numba.config.CACHE_DIR == ""
+    monkeypatch.setattr(compiler, "__file__", "/proc/self/compiler.py")
+    compiler._cache_somewhere()
+    assert compiler.numba.config.CACHE_DIR == os.environ["NUMBA_CACHE_DIR"] == str(tmp_path)
+
+
+def test_a_fork_is_told_to_be_spawned(fresh):
+    code = """
+import os, sys
+import numpy as np
+from openmm_nequip.kernels import compiler
+from openmm_nequip.md.verlet_numba import _select_parallel
+args = (np.zeros((1, 3)), np.zeros(2, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)), 1.0)
+_select_parallel(*args)
+if compiler.threading_layer() != "omp":
+    print("no OpenMP")
+    sys.exit()
+if os.fork() == 0:
+    try:
+        _select_parallel(*args)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    ).stdout
+    assert "start others with multiprocessing.get_context('spawn')" in output or (
+        "no OpenMP" in output
+    )
+
+
+def test_threads_take_turns_where_numba_has_no_openmp(fresh):
+    code = """
+import threading
+import numpy as np
+from openmm_nequip.kernels import compiler
+from openmm_nequip.md.verlet_numba import _select_parallel
+rng = np.random.default_rng(0)
+points, senders = rng.random((200, 3)), np.tile(np.arange(200), 200)
+args = (points, np.arange(201) * 200, senders, np.zeros((40000, 3)), 0.5)
+def work():
+    for _ in range(100):
+        _select_parallel(*args)
+_select_parallel(*args)
+assert compiler.threading_layer() == "workqueue"
+threads = [threading.Thread(target=work) for _ in range(2)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print("done")
+"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert output.stdout == "done\n", output.stderr
+
+
 def test_without_another_process(fresh, caplog, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/does/not/exist")
     kernel = check("alone")

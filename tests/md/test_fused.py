@@ -201,12 +201,40 @@ def test_what_the_module_says(potential, value):
     module = fused.FusedModule(potential, [0] * 12, None, periodic=True)
     positions, box = torch.tensor(frame.positions) * NM, torch.tensor(frame.cell) * NM
     positions[1, 1] = value
-    with pytest.raises(RuntimeError, match="NaN or infinite: the simulation has blown up"):
+    with pytest.raises(RuntimeError, match="far away: the simulation has blown up"):
         module(positions, box)
     positions[1, 1] = 0.0
     box[0, 0] = value if value < 1e9 else 0.7
     with pytest.raises(RuntimeError, match="narrower than twice the cutoff"):
         module(positions, box)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_an_atom_that_has_left_the_vacuum_is_said(potential, reference):
+    frame = random_frame(False)
+    kind = OpenMMModule if reference else fused.FusedModule
+    module = kind(potential.eval(), [0] * 12, None, periodic=False)
+    positions = torch.tensor(frame.positions) * NM
+    positions[0] += 1e3
+    assert module(positions)[0].isfinite()
+    positions[0] += 1e9
+    with pytest.raises(RuntimeError, match="far away: the simulation has blown up"):
+        module(positions)
+
+
+@pytest.mark.parametrize("engine", ["fused", "reference"])
+def test_particles_that_were_added_later_feel_nothing(kind, potential, engine):
+    frame = random_frame(True)
+    system = with_potential(potential, frame, force=kind, engine=engine)
+    energy, forces = evaluate(context_of(system, frame.positions))
+    system = with_potential(potential, frame, force=kind, engine=engine)
+    system.addParticle(0.0)
+    anchor = frame.positions[:1] + 0.5
+    context = context_of(system, np.concatenate([frame.positions, anchor]))
+    found, more = evaluate(context)
+    assert found == pytest.approx(energy, rel=1e-12)
+    np.testing.assert_allclose(more[:-1], forces, rtol=0, atol=1e-9)
+    assert (more[-1] == 0).all()
 
 
 def test_inference_mode(kind, potential):
