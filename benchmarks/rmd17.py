@@ -11,22 +11,16 @@ in steps of 0.5 fs at about 300 K. Steps are timed one molecule at a time: leave
 
 import json
 import os
-import statistics
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-import openmm
-import torch
 import typer
 from ase import Atoms
 from openmm import unit
 
-from openmm_nequip.benchmarking.machine import describe
-from openmm_nequip.benchmarking.md import fastest_platform
+from openmm_nequip.benchmarking import stability
 from openmm_nequip.benchmarking.stability import Start, context_of, langevin, run_nve, run_nvt
-from openmm_nequip.benchmarking.timing import alternate
 from openmm_nequip.cli import clear_errors
 from openmm_nequip.data.readers import read_frames
 from openmm_nequip.errors import InputError
@@ -96,25 +90,12 @@ def main(
 
 
 def time_steps(path: Path, starts: dict[str, Start]) -> dict[str, Any]:
-    """Return the milliseconds of an OpenMM step of each molecule, medians, and the machine."""
-    calls: dict[str, Callable[[], object]] = {}
+    """Time an OpenMM step of each molecule; see `stability.time_steps`."""
+    contexts = {}
     for name, start in starts.items():
-        context = context_of(path, start.numbers, start.positions, langevin(300, friction=1))
-        context.setVelocitiesToTemperature(300 * unit.kelvin, 1)
-        calls[name] = lambda context=context: step(context)
-        calls[name]()  # compiles
-    seconds = alternate(calls, _REPEATS, dict.fromkeys(calls, 1))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {
-        "ms_per_step": {k: 1000 * statistics.median(v) / _TIMED for k, v in seconds.items()},
-        "machine": describe(torch.get_num_threads(), device, fastest_platform(device)),
-    }
-
-
-def step(context: openmm.Context) -> None:
-    """Take some steps and wait for them."""
-    context.getIntegrator().step(_TIMED)
-    context.getState(velocities=True)
+        contexts[name] = context_of(path, start.numbers, start.positions, langevin(300, friction=1))
+        contexts[name].setVelocitiesToTemperature(300 * unit.kelvin, 1)
+    return stability.time_steps(contexts, _TIMED, _REPEATS)
 
 
 def row(

@@ -3,7 +3,7 @@
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,6 +67,13 @@ def search_folders(key: str, beside: Path, overrides: Sequence[str]) -> list[Pat
     """
     typed = {override.partition("=")[0].strip() for override in overrides}
     return [Path(), beside] if key in typed else [beside, Path()]
+
+
+def locate(
+    name: str, folders: Sequence[Path], is_there: Callable[[Path], bool] = Path.is_file
+) -> str:
+    """Return the first path of this name that is there, or the name itself."""
+    return next((str(f / name) for f in folders if is_there(f / name)), name)
 
 
 def parse_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -1,6 +1,9 @@
-"""What molecules do in molecular dynamics, through openmm-ml: bonds, conservation of energy."""
+"""What molecules do in molecular dynamics, through openmm-ml: bonds, energy, speed of a step."""
 
 import json
+import statistics
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +17,9 @@ from rich.progress import Progress, track
 
 from ..analysis.observables import energy_drift
 from ..units import KJ_PER_MOL, NM
+from .machine import describe
 from .md import fastest_platform
+from .timing import alternate
 
 _SEED = 2027
 _TIMESTEP = 1.0  # fs
@@ -220,6 +225,37 @@ def run_nve(model: Path, molecule: Start, time: float) -> dict[str, float]:
         "drift_meV_per_atom_per_ps": drift.slope,
         "drift_error_meV_per_atom_per_ps": drift.slope_error,
         "fluctuation_meV_per_atom": drift.fluctuation,
+    }
+
+
+def time_steps(contexts: Mapping[str, openmm.Context], steps: int, repeats: int) -> dict[str, Any]:
+    """Time steps of several contexts in turns.
+
+    Parameters
+    ----------
+    contexts
+        By name, ready to go.
+    steps, repeats
+        Steps of a repeat, and rounds of repeats.
+
+    Returns
+    -------
+    dict
+        ``ms_per_step`` by name, medians over the repeats, and ``machine``.
+    """
+
+    def call(context: openmm.Context) -> None:
+        context.getIntegrator().step(steps)
+        context.getState(velocities=True)  # waits for them
+
+    calls = {name: partial(call, context) for name, context in contexts.items()}
+    for first in calls.values():
+        first()  # compiles
+    seconds = alternate(calls, repeats, dict.fromkeys(calls, 1))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        "ms_per_step": {k: 1000 * statistics.median(v) / steps for k, v in seconds.items()},
+        "machine": describe(torch.get_num_threads(), device, fastest_platform(device)),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from ..config import search_folders
+from ..config import locate, search_folders
 from ..errors import InputError
 from .config import SimulationConfig
 from .parameter_files import PARAMETERS, gro_topology, kind, read_coordinates, read_parameters
@@ -53,8 +53,7 @@ def find_files(
         return search_folders(key, beside, overrides)
 
     def found(key: str, name: str) -> str:
-        paths = (folder / name for folder in folders(key))
-        return next((str(path) for path in paths if path.is_file()), name)
+        return locate(name, folders(key))
 
     changes: dict[str, str | list[str]] = {}
     if path := find_structure(config.structure, folders("structure")):

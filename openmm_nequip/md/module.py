@@ -9,6 +9,7 @@ from vesin_torch import NeighborList
 from ..data.graph import Graph
 from ..potential import Potential
 from ..units import KJ_PER_MOL, KJ_PER_MOL_NM, NM
+from .verlet import FARTHEST
 
 _BLOWN_UP = (
     "NequIP: a position is NaN, infinite or far away: the simulation has blown up; "
@@ -63,7 +64,7 @@ class OpenMMModule(nn.Module):
         self.kj_per_mol = KJ_PER_MOL
         self.kj_per_mol_nm = KJ_PER_MOL_NM
         self.blown_up, self.too_narrow = _BLOWN_UP, _TOO_NARROW
-        self.farthest = 1e8 if periodic else _FARTHEST
+        self.farthest = FARTHEST if periodic else _FARTHEST
 
     def forward(
         self,

@@ -96,7 +96,8 @@ class VerletList(ABC):
             self._bounded = any(periodic) or len(positions) > _ALL_PAIRS
             self._built_box = box.copy()
             if any(periodic):
-                check_extent(positions.cpu().numpy(), box, periodic)
+                if not all(periodic):
+                    check_extent(positions.cpu().numpy(), box, periodic)
                 self._search(positions)
             else:
                 pairs = self._free_pairs(positions)

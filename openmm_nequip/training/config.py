@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ..architectures import Architecture
-from ..config import Config, search_folders
+from ..config import Config, locate, search_folders
 
 _FILES = ("file", "val_file", "test_file", "split_file", "isolated_atoms_file")
 
@@ -291,20 +291,16 @@ def find_files(config: TrainConfig, beside: Path, overrides: Sequence[str] = ())
         As for `openmm_nequip.config.search_folders`, which says where they are looked for.
     """
 
-    def found(key: str, name: str, is_there: Callable[[Path], bool] = Path.exists) -> str:
-        paths = (folder / name for folder in search_folders(key, beside, overrides))
-        return next((str(path) for path in paths if is_there(path)), name)
-
     data: dict[str, str | list[str]] = {}
     for key in _FILES:
-        names = getattr(config.data, key)
+        names, folders = getattr(config.data, key), search_folders(f"data.{key}", beside, overrides)
         if isinstance(names, list):
-            data[key] = [found(f"data.{key}", name) for name in names]
+            data[key] = [locate(name, folders, Path.exists) for name in names]
         elif names is not None:
-            data[key] = found(f"data.{key}", names)
+            data[key] = locate(names, folders, Path.exists)  # a folder, of DeePMD
     training, start = config.training, config.training.fine_tune_from
     if start is not None:
-        start = found("training.fine_tune_from", start, Path.is_file)  # or a bundled name
+        start = locate(start, search_folders("training.fine_tune_from", beside, overrides))
         training = training.model_copy(update={"fine_tune_from": start})
     sections = {"data": config.data.model_copy(update=data), "training": training}
     return config.model_copy(update=sections)
