@@ -27,7 +27,6 @@ CHANGES = {
     "l_max 1": ["model.l_max=1", "model.num_features=[64,32]"],
     "full parity": ["model.parity=true"],
     "half the features": ["model.num_features=[32,16,8,8]"],
-    "twice the features": ["model.num_features=[128,64,32,32]"],
     "type embedding of 16": ["model.type_embed_num_features=16"],
     "3 layers": ["model.num_layers=3"],
     "a hidden layer before the energy": ["model.readout_mlp_hidden_layers_depth=1"],

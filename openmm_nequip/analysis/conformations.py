@@ -13,6 +13,8 @@ from scipy.spatial.distance import squareform
 
 from .observables import as_trajectory
 
+_SURROUNDINGS = 8  # bonds, within which branches that look the same are alike
+
 
 def superpose(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Shift and rotate each frame onto a reference.
@@ -78,11 +80,12 @@ def radius_of_gyration(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
     return np.sqrt((centred**2 * weights).sum(axis=(1, 2)))
 
 
-def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:
+def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Torsions that tell conformers apart: one for each bond about which a molecule can turn.
 
     Those are the bonds outside rings whose two ends both have further neighbours. Ends that look
-    the same after a third of a turn (CH₃, NH₃, CF₃) and linear ones (C≡C, C≡N) do not count.
+    the same after a third of a turn (CH₃, CF₃, C(CH₃)₃) and linear ones (C≡C, C≡N) do not count;
+    with one that looks the same after half a turn (C₆H₅, NO₂, CO₂⁻) angles repeat after 180°.
 
     Parameters
     ----------
@@ -93,9 +96,11 @@ def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray of int
+    torsions : ndarray of int
         Atoms a-b-c-d of each torsion, shape ``[T, 4]``; a and d begin the largest branches, so
         that torsions follow the main chain.
+    periods : ndarray
+        Degrees after which a torsion looks the same, 180 or 360, shape ``[T]``.
     """
     graph = networkx.Graph(np.asarray(bonds).tolist())
 
@@ -104,20 +109,48 @@ def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:
         left = networkx.restricted_view(graph, [end], [])
         return len(networkx.node_connected_component(left, start))
 
-    def outer(atom: int, other: int) -> int | None:
+    def outer(atom: int, other: int) -> tuple[int, float] | None:
+        """Return the atom that the torsion goes on to, and the period of this end."""
         rest = sorted(set(graph[atom]) - {other}, key=lambda k: (-branch(k, atom), -numbers[k], k))
-        alike = len(rest) == 3 and all(
-            numbers[k] == numbers[rest[0]] and len(graph[k]) == 1 for k in rest
-        )
         linear = len(rest) == 1 and numbers[atom] == 6
-        return None if not rest or alike or linear else rest[0]
+        if not rest or linear:
+            return None
+        alike = len(rest) > 1 and _look_the_same(graph, numbers, atom, other, rest)
+        if alike and len(rest) == 3:
+            return None
+        return rest[0], 180.0 if alike and _is_planar(graph, numbers, atom) else 360.0
 
-    found = []
+    found, periods = [], []
     for first, second in sorted(tuple(sorted(bond)) for bond in networkx.bridges(graph)):
         before, after = outer(first, second), outer(second, first)
         if before is not None and after is not None:
-            found.append((before, first, second, after))
-    return np.array(found, dtype=int).reshape(-1, 4)
+            found.append((before[0], first, second, after[0]))
+            periods.append(min(before[1], after[1]))
+    return np.array(found, dtype=int).reshape(-1, 4), np.array(periods)
+
+
+def _look_the_same(
+    graph: networkx.Graph, numbers: np.ndarray, atom: int, other: int, rest: list[int]
+) -> bool:
+    """Whether the neighbours `rest` of `atom`, seen from `other`, have the same surroundings."""
+    if len({(numbers[k], len(graph[k])) for k in rest}) > 1:
+        return False  # most of them, without a search
+    away = networkx.restricted_view(graph, [other], [])
+    side = networkx.Graph(networkx.ego_graph(away, atom, _SURROUNDINGS))
+    names = {k: f"{numbers[k]}" for k in side} | {atom: "root"}
+    networkx.set_node_attributes(side, names, "name")
+    hashes = networkx.weisfeiler_lehman_subgraph_hashes(
+        side, node_attr="name", iterations=_SURROUNDINGS
+    )
+    return len({hashes[k][-1] for k in rest}) == 1
+
+
+def _is_planar(graph: networkx.Graph, numbers: np.ndarray, atom: int) -> bool:
+    """Whether an atom with three neighbours lies among them: sp² carbon, boron, nitro, amide."""
+    if numbers[atom] != 7:
+        return len(graph[atom]) == 3 and numbers[atom] in (5, 6)
+    oxides = sum(numbers[k] == 8 and len(graph[k]) == 1 for k in graph[atom])
+    return oxides == 2 or any(numbers[k] == 6 and len(graph[k]) == 3 for k in graph[atom])
 
 
 def torsions(positions: np.ndarray, quadruples: np.ndarray) -> np.ndarray:
@@ -221,13 +254,15 @@ def rmsd_matrix(positions: np.ndarray) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
-def torsion_matrix(angles: np.ndarray) -> np.ndarray:
+def torsion_matrix(angles: np.ndarray, periods: np.ndarray) -> np.ndarray:
     """Largest difference of any torsion, for all pairs of frames.
 
     Parameters
     ----------
     angles
         Degrees, shape ``[F, T]``.
+    periods
+        Degrees after which each looks the same, shape ``[T]``.
 
     Returns
     -------
@@ -235,9 +270,9 @@ def torsion_matrix(angles: np.ndarray) -> np.ndarray:
         Degrees in [0, 180], shape ``[F, F]``.
     """
     largest = np.zeros((len(angles), len(angles)))
-    for angle in angles.T:
+    for angle, period in zip(angles.T, periods, strict=True):
         difference = angle[:, None] - angle
-        np.maximum(largest, np.abs((difference + 180) % 360 - 180), out=largest)
+        np.maximum(largest, np.abs((difference + period / 2) % period - period / 2), out=largest)
     return largest
 
 

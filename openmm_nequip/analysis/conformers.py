@@ -37,8 +37,8 @@ class Conformers:
     criterion: str
 
 
-def rotatable(run: Run) -> np.ndarray:
-    """Torsions that can turn, by place among the atoms of `run.focus`, shape ``[T, 4]``."""
+def rotatable(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Torsions that can turn, by place among the atoms of `run.focus`, and their periods."""
     return rotatable_bonds(run.numbers[run.focus], run.bonds_within(run.focus))
 
 
@@ -64,7 +64,7 @@ def conformers(runs: Sequence[Run]) -> list[Conformers | None]:
                 f"'{run.folder}' has other atoms in its region or molecule than '{first.folder}': "
                 "replicas are runs of one system; analyse these one by one"
             )
-    quadruples = rotatable(first)
+    quadruples, periods = rotatable(first)
     if len(quadruples) == 0:
         return [None] * len(runs)
     stride = -(-sum(len(run.frames[0]) for run in runs) // _FRAMES)
@@ -72,7 +72,7 @@ def conformers(runs: Sequence[Run]) -> list[Conformers | None]:
     positions = np.concatenate([run.frames[0][::stride] for run in runs])
     if len(quadruples) <= MOST_TORSIONS:
         angles = torsions(positions, quadruples)
-        labels, centres = clusters(torsion_matrix(angles), TORSION)
+        labels, centres = clusters(torsion_matrix(angles, periods), TORSION)
         names = [", ".join(f"{angle:.0f}°" for angle in angles[centre]) for centre in centres]
         criterion = f"no torsion differs by more than {TORSION:.0f}° on average"
     else:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from .observables import find_bonds
 EQUILIBRATION = 0.2  # fraction of a run without an equilibration of its own left out of averages
 _MOST_COORDINATES = 3_000_000  # atoms times frames held at a time: 72 MB in double precision
 _FRAMES = 20_000  # at most
+_MANY = 10  # molecules alike are a solvent
 _CHUNK = 1_000_000  # atoms times frames of a piece of the trajectory
 
 
@@ -152,12 +153,25 @@ class Run:
     def solute(self) -> np.ndarray:
         """What is looked at as a molecule: the region and all but the solvent; else all atoms.
 
-        Empty for a liquid or a crystal, where no molecule is special.
+        Solvent is also what there are many molecules of, other than biopolymers. Empty for a
+        liquid or a crystal, where no molecule is special.
         """
         found = self._not_solvent
+        if self.is_periodic:
+            found = found[~np.isin(self.molecules[found], self._crowd(found))]
         if self.is_mixed or (len(found) and len(np.unique(self.molecules[found])) == 1):
             return found
         return np.array([], dtype=int) if self.is_periodic else np.arange(len(self.numbers))
+
+    def _crowd(self, atoms: np.ndarray) -> list[int]:
+        """Find among the molecules of `atoms` those that there are many of, as by formula."""
+        kinds = defaultdict(list)
+        for label in np.setdiff1d(self.molecules[atoms], self.molecules[self.region]).tolist():
+            members = np.flatnonzero(self.molecules == label)
+            residue = self.topology.atom(int(members[0])).residue
+            if not (residue.is_protein or residue.is_nucleic):
+                kinds[tuple(np.sort(self.numbers[members]))].append(label)
+        return [label for alike in kinds.values() if len(alike) >= _MANY for label in alike]
 
     @property
     def followed(self) -> np.ndarray:

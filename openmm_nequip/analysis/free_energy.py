@@ -68,14 +68,26 @@ class FreeEnergy:
         return Quantity(name, float(self.profile[-1]), float(self.errors[-1]), "kJ/mol")
 
     @property
-    def integral(self) -> float:
-        """The same by thermodynamic integration (trapezoidal rule), kJ/mol."""
-        return float(np.trapezoid(self.derivatives, self.lambdas))
+    def integral(self) -> Quantity:
+        """The same by thermodynamic integration (trapezoidal rule)."""
+        steps = np.diff(self.lambdas)
+        weights = (np.append(steps, 0.0) + np.append(0.0, steps)) / 2
+        return Quantity(
+            "thermodynamic integration",
+            float(weights @ self.derivatives),
+            float(np.linalg.norm(weights * self.derivative_errors)),
+            "kJ/mol",
+        )
+
+    @property
+    def overlaps(self) -> np.ndarray:
+        """Of each window with the next one, the smaller of both directions, shape ``[K - 1]``."""
+        return np.minimum(np.diag(self.overlap, 1), np.diag(self.overlap, -1))
 
     def cautions(self) -> list[str]:
         """Say what speaks against the number."""
         found = []
-        for k, overlap in enumerate(np.diag(self.overlap, 1)):
+        for k, overlap in enumerate(self.overlaps):
             if overlap < SMALLEST_OVERLAP:
                 found.append(
                     f"The windows at λ = {self.lambdas[k]:g} and {self.lambdas[k + 1]:g} overlap "
@@ -160,7 +172,7 @@ def _mbar(
     """Return free energies, their errors (kJ/mol) and the overlap of windows."""
     solver = _solver()
     # samples that say the same are counted once, or the errors would be too small
-    samples = [s[:: max(1, int(np.ceil(g)))] for s, g in zip(series, strides, strict=True)]
+    samples = [s[np.arange(0, len(s), g).astype(int)] for s, g in zip(series, strides, strict=True)]
     together = np.concatenate(samples)
     # ML energies count from other zeros than the force field's: MBAR sees what varies
     offset = together.mean()
@@ -191,7 +203,10 @@ def save_free_energy(result: FreeEnergy, folder: Path) -> list[str]:
     cautions = result.cautions()
     found = {
         "free_energy_kJ_mol": {"value": result.total.value, "error": result.total.error},
-        "thermodynamic_integration_kJ_mol": result.integral,
+        "thermodynamic_integration_kJ_mol": {
+            "value": result.integral.value,
+            "error": result.integral.error,
+        },
         "windows": [
             {
                 "lambda": float(result.lambdas[k]),
@@ -242,7 +257,9 @@ def draw(result: FreeEnergy) -> Figure:
             total.value - total.error, total.value + total.error, color="0.5", alpha=0.2
         )
         convergence.set(
-            title=f"{total.number()}", xlabel="part of each window used (%)", ylabel="ΔA (kJ/mol)"
+            title=f"{total.number()}",
+            xlabel="part of each window used (%)",
+            ylabel="free energy (kJ/mol)",
         )
         convergence.legend()
         return figure

@@ -37,7 +37,8 @@ def molecule(run: Run, conformers: Conformers | None) -> Section:
     box = None if vectors is None or not all_atoms else vectors.astype(float) * 10.0
     numbers, bonds = run.numbers[atoms], run.bonds_within(atoms)
 
-    if len(atoms) > 2:
+    diffuses = box is not None and len(np.unique(run.molecules)) > 1
+    if len(atoms) > 2 and not diffuses:
         deviation = rmsd(positions, positions[0])
         mean = average("RMSD from the first frame", deviation[steady:], "Å",
                        f"at most {deviation.max():.3g} Å")  # fmt: skip
@@ -95,13 +96,16 @@ def _add_shape(run: Run, section: Section, steady: int) -> None:
 
 
 def _add_torsions(run: Run, section: Section, steady: int) -> None:
-    quadruples, names = rotatable(run), labels(run, run.focus)
+    quadruples, periods = rotatable(run)
+    names = labels(run, run.focus)
     if len(quadruples) == 0:
         return
     angles = torsions(run.frames[0], quadruples)
     keys = ["-".join(names[k] for k in row) for row in quadruples]
     found = dict(zip(keys, angles[steady:].T, strict=True))
-    for name in keys[:MOST_TORSIONS]:
+    for name, period in list(zip(keys, periods, strict=True))[:MOST_TORSIONS]:
+        if period < 360:
+            continue  # trans looks as cis does
         share = average(f"trans share of {name}", np.abs(found[name]) > 120)
         section.quantities.append(share)
     section.pictures.append(

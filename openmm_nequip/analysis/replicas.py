@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from ..modelfile import write_atomically
-from .results import Quantity, rounded
+from .results import CONSTANT, Quantity, rounded
 from .summary import Analysis
 
 _UNLIKELY = 1e-3  # probability of such a scatter, were the errors of the single runs right
@@ -35,6 +35,8 @@ class Combined:
     def is_scattered(self) -> bool:
         """Whether replicas differ by more than their own errors explain."""
         errors = [q.error for q in self.single]
+        if all(q.remark == CONSTANT for q in self.single):
+            return not _all_alike(self.single)
         if any(not error for error in errors):
             return False
         squares = [
@@ -69,9 +71,16 @@ def combine(analyses: list[Analysis]) -> list[Combined]:
         own = np.sqrt(sum((q.error or 0.0) ** 2 for q in single)) / len(values)
         error = float(max(scatter, own)) or None
         remark = first.remark if all(q.remark == first.remark for q in single) else ""
+        if remark == CONSTANT and not _all_alike(single):
+            remark = "each replica always the same"
         mean = Quantity(name, float(values.mean()), error, first.unit, remark=remark)
         found.append(Combined(mean, single))
     return found
+
+
+def _all_alike(single: list[Quantity]) -> bool:
+    values = [q.value for q in single]
+    return float(np.ptp(values)) <= 1e-6 * max(map(abs, values))
 
 
 def scattered(found: list[Combined]) -> list[str]:

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 
 from .observables import block_error, statistical_inefficiency
 
+CONSTANT = "always the same"  # remark on what never changed
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -82,7 +84,8 @@ def average(name: str, values: np.ndarray, unit: str = "", remark: str = "") -> 
     """
     values = np.asarray(values, dtype=float)
     if np.ptp(values) <= 1e-12 * abs(values[0]):
-        return Quantity(name, float(values[0]), None, unit, None, remark or "always the same")
+        remark = remark or (CONSTANT if len(values) > 1 else "one frame only")
+        return Quantity(name, float(values[0]), None, unit, None, remark)
     samples = len(values) / statistical_inefficiency(values)
     return Quantity(
         name,

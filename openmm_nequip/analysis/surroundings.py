@@ -206,7 +206,7 @@ def _add_diffusion(run: Run, section: Section, oxygens: np.ndarray) -> None:
     else:
         return
     some = np.random.default_rng(0).choice(followed, min(_MOLECULES, len(followed)), replace=False)
-    found = _diffusion(run, np.sort(some))
+    found = _diffusion(run, np.sort(some), len(followed))
     if found is None:
         section.remarks.append("The trajectory is too short, or its frames too far apart, for a "
                                "diffusion coefficient.")  # fmt: skip
@@ -222,14 +222,16 @@ def _add_diffusion(run: Run, section: Section, oxygens: np.ndarray) -> None:
     )  # fmt: skip
 
 
-def _diffusion(run: Run, atoms: np.ndarray) -> Diffusion | None:
+def _diffusion(run: Run, atoms: np.ndarray, count: int) -> Diffusion | None:
+    """Follow `atoms` of the `count` that there are."""
     stride = run.stride(len(atoms), _FOLLOWED)
     trajectory = run.load(atoms, stride)
     box = trajectory.unitcell_vectors.astype(float) * 10.0
     positions = unwrap(trajectory.xyz.astype(float) * 10.0, box)[run.steady(len(trajectory)) :]
+    # The centre of a part diffuses too: taking it off takes 1/n - 1/N off what is seen.
+    lost = 1 / len(atoms) - 1 / count
+    positions = (positions - positions.mean(axis=1, keepdims=True)) / np.sqrt(1 - lost)
     try:
-        return diffusion_coefficient(
-            positions - positions.mean(axis=1, keepdims=True), stride * run.spacing, DIFFUSIVE
-        )
+        return diffusion_coefficient(positions, stride * run.spacing, DIFFUSIVE)
     except ValueError:
         return None

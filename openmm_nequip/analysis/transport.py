@@ -4,6 +4,7 @@ Lengths are in Å, times in ps, diffusion coefficients in Å²/ps (1 Å²/ps = 1
 number of frames, N of atoms.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +38,9 @@ class Diffusion(NamedTuple):
 def unwrap(positions: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Undo jumps by box vectors: between two frames each atom takes the shortest way.
 
-    The sum of the displacements stays right where a barostat changes the box (von Bülow et al.,
-    2020). Nothing may move by half a box between two frames.
+    A barostat scales positions, so that an image of an atom far from the origin moves with every
+    change of the box: steps are taken between the images in the box (von Bülow et al., 2020).
+    Nothing may move by half a box between two frames.
 
     Parameters
     ----------
@@ -52,7 +54,7 @@ def unwrap(positions: np.ndarray, box: np.ndarray) -> np.ndarray:
     ndarray
         Å, shape ``[F, N, 3]``; the first frame is as it was.
     """
-    steps = np.diff(positions, axis=0)
+    steps = np.diff(((positions @ np.linalg.inv(box)) % 1.0) @ box, axis=0)
     steps -= np.round(steps @ np.linalg.inv(box[1:])) @ box[1:]
     return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, axis=0)])
 
@@ -107,7 +109,7 @@ def diffusion_coefficient(
         The pieces are too short.
     """
     length = len(positions) // blocks
-    first, last = round(fit_from / spacing), length // 4
+    first, last = max(1, math.ceil(fit_from / spacing - 1e-9)), length // 4
     if last - first < 2:
         raise ValueError(
             f"{len(positions)} frames are too few for {blocks} pieces with lags from "

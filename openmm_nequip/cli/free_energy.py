@@ -77,7 +77,7 @@ def free_energy(
     console.print(_table(result))
     console.print(
         f"[bold]{escape(result.total.name)}: {result.total.number()}[/]; by thermodynamic "
-        f"integration {result.integral:.2f} kJ/mol"
+        f"integration {result.integral.number()}"
     )
     for caution in cautions:
         console.print(f"caution: {caution}", markup=False)
@@ -111,7 +111,7 @@ def _numbers(text: str) -> list[float]:
 
 def _table(result: "FreeEnergy") -> Table:
     grid = Table("λ", "free energy (kJ/mol)", "⟨dE/dλ⟩ (kJ/mol)", "independent samples", "overlap")
-    overlaps = [f"{overlap:.2f}" for overlap in result.overlap.diagonal(1)]
+    overlaps = [f"{overlap:.2f}" for overlap in result.overlaps]
     for k, value in enumerate(result.lambdas):
         grid.add_row(
             f"{value:g}",

@@ -94,25 +94,38 @@ def bonds_of(smiles: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("smiles", "middle"),
+    ("smiles", "middle", "period"),
     [
-        ("CCO", [(1, 2)]),  # the hydroxyl group turns, the methyl group looks the same
-        ("CCCC", [(1, 2)]),
-        ("Cc1ccccc1", []),  # toluene
-        ("c1ccccc1-c1ccccc1", [(5, 6)]),
-        ("CC#CC", []),
-        ("FC(F)(F)CO", [(4, 5)]),
-        ("FC(F)CO", [(1, 3), (3, 4)]),
-        ("O", []),
-        ("CC(=O)NC", [(1, 3)]),
-        ("[NH3+]CCO", [(1, 2), (2, 3)]),
-        ("[Na+]", []),
+        ("CCO", [(1, 2)], [360]),  # the hydroxyl group turns, the methyl group looks the same
+        ("CCCC", [(1, 2)], [360]),
+        ("Cc1ccccc1", [], []),  # toluene
+        ("c1ccccc1-c1ccccc1", [(5, 6)], [180]),
+        ("CCc1ccccc1", [(1, 2)], [180]),
+        ("CCc1ccccc1F", [(1, 2)], [360]),
+        ("CCc1cccc(F)c1", [(1, 2)], [360]),
+        ("CCc1ccc(F)cc1", [(1, 2)], [180]),
+        ("CC[N+](=O)[O-]", [(1, 2)], [180]),
+        ("CCC(=O)[O-]", [(1, 2)], [180]),
+        ("CCC(=O)O", [(1, 2), (2, 4)], [360, 360]),
+        ("CCN", [(1, 2)], [360]),  # pyramidal
+        ("CC(=O)N", [(1, 3)], [180]),  # planar
+        ("CC(C)(C)O", [], []),  # its methyl groups look the same from the oxygen too
+        ("OCC(C)(C)C", [(0, 1)], [360]),
+        ("CC(C)CO", [(1, 3), (3, 4)], [360, 360]),
+        ("CC#CC", [], []),
+        ("FC(F)(F)CO", [(4, 5)], [360]),
+        ("FC(F)CO", [(1, 3), (3, 4)], [360, 360]),
+        ("O", [], []),
+        ("CC(=O)NC", [(1, 3)], [360]),
+        ("[NH3+]CCO", [(1, 2), (2, 3)], [360, 360]),
+        ("[Na+]", [], []),
     ],
 )
-def test_rotatable_bonds(smiles, middle):
+def test_rotatable_bonds(smiles, middle, period):
     numbers, bonds = bonds_of(smiles)
-    found = rotatable_bonds(numbers, bonds)
+    found, periods = rotatable_bonds(numbers, bonds)
     assert [tuple(row[1:3]) for row in found.tolist()] == middle
+    assert periods.tolist() == period
     together = {tuple(sorted(bond)) for bond in bonds.tolist()}
     for a, b, c, d in found.tolist():
         assert {tuple(sorted(pair)) for pair in ((a, b), (b, c), (c, d))} <= together
@@ -121,13 +134,13 @@ def test_rotatable_bonds(smiles, middle):
 def test_torsions_follow_the_main_chain():
     # N-acetyl-alanine-N'-methylamide: ω, φ, ψ, ω of the backbone, not of O or the side chain.
     numbers, bonds = bonds_of("CC(=O)NC(C)C(=O)NC")
-    found = rotatable_bonds(numbers, bonds).tolist()
+    found = rotatable_bonds(numbers, bonds)[0].tolist()
     assert found == [[0, 1, 3, 4], [1, 3, 4, 6], [3, 4, 6, 8], [4, 6, 8, 9]]
 
 
 def test_among_branches_of_one_size_the_heavier_atom_begins_a_torsion():
     numbers, bonds = bonds_of("FC(Cl)C(F)Br")
-    assert rotatable_bonds(numbers, bonds).tolist() == [[2, 1, 3, 5]]
+    assert rotatable_bonds(numbers, bonds)[0].tolist() == [[2, 1, 3, 5]]
 
 
 def test_torsions_of_constructed_geometries():
@@ -138,8 +151,11 @@ def test_torsions_of_constructed_geometries():
 
 
 def test_torsion_matrix_goes_the_short_way_round():
-    found = torsion_matrix(np.array([[170.0, 0], [-170, 5], [10, 90]]))
+    angles = np.array([[170.0, 0], [-170, 5], [10, 90]])
+    found = torsion_matrix(angles, [360, 360])
     np.testing.assert_allclose(found, [[0, 20, 160], [20, 0, 180], [160, 180, 0]])
+    found = torsion_matrix(angles[:, :1], [180])  # of a ring that looks the same after half a turn
+    np.testing.assert_allclose(found, [[0, 20, 20], [20, 0, 0], [20, 0, 0]])
 
 
 def test_rmsd_matrix_of_stretched_dimers():
@@ -156,7 +172,7 @@ def test_clusters_of_constructed_conformers():
     centres = np.repeat([180.0, 60, -60], [50, 30, 20])
     order = rng.permutation(100)
     angles = (centres + rng.normal(0, 8, 100))[order]
-    labels, middles = clusters(torsion_matrix(angles[:, None]), 60.0)
+    labels, middles = clusters(torsion_matrix(angles[:, None], [360]), 60.0)
     assert np.bincount(labels).tolist() == [50, 30, 20]
     expected = {180.0: 0, 60.0: 1, -60.0: 2}
     assert labels.tolist() == [expected[angle] for angle in centres[order]]

@@ -54,6 +54,18 @@ def test_drift_finds_the_slope_and_its_error():
     assert abs(drift.slope - 0.02) < 3 * exact_error
 
 
+def test_error_of_the_slope_is_that_of_its_definition():
+    time = np.arange(8) * 0.5
+    energy = np.array([1.0, 4, 2, 8, 5, 7, 1, 3])
+    centred = time - time.mean()
+    slope = np.polyfit(time, energy, 1)[0]
+    terms = centred * (energy - energy.mean() - slope * centred)
+    expected = terms.std(ddof=1) / np.sqrt(8) * 8 / (centred @ centred) / 3
+    found = energy_drift(time, energy, num_atoms=3)
+    assert found.slope == pytest.approx(slope / 3, rel=1e-9)
+    assert found.slope_error == pytest.approx(expected, rel=1e-9)
+
+
 def test_drift_of_a_line_is_exact():
     time = np.linspace(0, 3, 50)
     drift = energy_drift(time, -1e6 + 4 * 0.5 * time, num_atoms=4)
@@ -78,6 +90,16 @@ def test_block_error_of_correlated_samples(memory):
     assert 0.9 * exact < block_error(values) < 1.9 * exact
 
 
+def test_block_error_is_the_largest_of_its_levels():
+    alternating = np.array([1.0, -1, 2, -2, 0, 3, -1, 1])  # 8 samples: no blocks
+    assert block_error(alternating) == pytest.approx(alternating.std(ddof=1) / np.sqrt(8), rel=1e-9)
+    slow = np.repeat(alternating, 2) + 0.1 * np.resize([1, -1], 16)
+    pairs = slow.reshape(8, 2).mean(axis=1)
+    assert block_error(slow) == pytest.approx(pairs.std(ddof=1) / np.sqrt(8), rel=1e-9)
+    fast = np.resize([1.0, -1], 16) + np.arange(16) / 100
+    assert block_error(fast) == pytest.approx(fast.std(ddof=1) / np.sqrt(16), rel=1e-9)
+
+
 def test_block_error_of_too_few_samples_is_unknown():
     assert np.isnan(block_error(np.arange(7.0)))
 
@@ -98,6 +120,20 @@ def test_inefficiency_is_the_sum_of_its_definition():
             break
         expected += 2 * (1 - lag / count) * correlation
     assert statistical_inefficiency(values) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("memory", "count"), [(0.95, 1000), (0.99, 5000)])
+def test_inefficiency_sees_what_is_slow_behind_vibrations(memory, count):
+    # The autocorrelation vanishes within a period; then it goes on, small and long.
+    rng, found = np.random.default_rng(0), []
+    for seed in range(20):
+        pole = np.exp(-1 / 50 + 2j * np.pi / 2.4)
+        kicks = rng.normal(size=(2, count + 500))
+        vibration = lfilter([1.0], [1.0, -pole], kicks[0] + 1j * kicks[1])[500:].real
+        slow = remembering(memory, 20 * count)[seed * count :][:count]
+        found.append(statistical_inefficiency(1.3 * vibration / vibration.std() + 0.5 * slow))
+    exact = 0.25 / (1.3**2 + 0.25) * (1 + memory) / (1 - memory)
+    assert np.mean(found) == pytest.approx(exact, rel=0.25)
 
 
 def test_inefficiency_of_a_constant_is_unknown():
@@ -190,6 +226,9 @@ def test_pressure_of_an_ideal_gas():
     volume = 24.79e-3 / 6.02214076e23 * 1e30  # Å³ per atom
     found = pressure(np.zeros((2, 3, 3)), 100001 * volume, 298.15, 100001)
     np.testing.assert_allclose(found, 1.0, rtol=2e-4)
+    # two atoms whose centre rests: one moves
+    found = pressure(np.zeros((1, 3, 3)), volume, 298.15, 2)
+    np.testing.assert_allclose(found, 1.380649e-23 * 298.15 / (volume * 1e-30) / 1e5, rtol=1e-6)
 
 
 def test_tension_takes_off_pressure():

@@ -73,6 +73,16 @@ def test_an_agreement_by_chance_does_not_make_the_error_small(tmp_path):
     assert constant.mean.error is None
 
 
+def test_replicas_that_stay_apart_are_a_reason_for_caution(tmp_path):
+    turned(tmp_path, 1, {180: 100})
+    turned(tmp_path, 2, {62: 100})
+    found = combine(analyze_all(tmp_path))
+    (share,) = (c for c in found if c.mean.name.startswith("trans share"))
+    assert [q.value for q in share.single] == [1.0, 0.0]
+    assert share.mean.text() == "0.50 ± 0.50 (each replica always the same)"
+    assert any(share.mean.name in caution for caution in scattered(found))
+
+
 def test_replicas_that_agree_are_no_reason_for_caution(tmp_path):
     analyses = analyze_all(make(tmp_path, [0.0, 0.0]))
     assert scattered(combine(analyses)) == []

@@ -40,7 +40,8 @@ def test_average_of_independent_samples():
     values = np.random.default_rng(0).normal(5.0, 2.0, 4096)
     found = average("x", values, "Å")
     assert found.value == values.mean()
-    assert found.error == pytest.approx(2.0 / 64, rel=0.5)
+    assert found.error == pytest.approx(2.0 / 64, rel=0.3)
+    assert average("x", values[:8]).error == pytest.approx(values[:8].std(ddof=1) / np.sqrt(8))
     assert found.samples == pytest.approx(4096, rel=0.1)
 
 
@@ -48,6 +49,7 @@ def test_what_never_changed_has_no_error():
     found = average("x", np.ones(100))
     assert (found.value, found.error, found.samples) == (1.0, None, None)
     assert found.remark == "always the same"
+    assert average("x", np.ones(1)).remark == "one frame only"
 
 
 def axes():

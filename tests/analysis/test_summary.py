@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from openmm import app
 from PIL import Image
+from scipy.spatial import distance
 
+from openmm_nequip.analysis import surroundings
 from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.plots import save_plots
 from openmm_nequip.analysis.report import save_report
@@ -265,6 +267,73 @@ def test_a_liquid_has_no_molecule_in_the_focus(tmp_path):
     assert abs(found["value"] - 0.5) < 4 * found["error"]
     assert found["error"] < 0.05
     assert {"rdf", "diffusion", "density"} <= made(analysis)
+
+
+def test_diffusion_is_that_of_all_molecules_where_some_are_followed(tmp_path, monkeypatch):
+    structure = ethanol_in_water(60)
+    water = ase.Atoms([a.element.symbol for a in structure.topology.atoms()][9:],
+                      structure.positions[9:] * 10, cell=structure.box * 10, pbc=True)  # fmt: skip
+    structure = from_ase(water)
+    steps = np.random.default_rng(4).normal(0, 0.01, (4000, 60, 1, 3))
+    steps -= steps.mean(axis=1, keepdims=True)  # the liquid rests
+    walk = np.cumsum(steps, axis=0).repeat(3, axis=2).reshape(4000, 180, 3)
+    run = write_run(tmp_path / "run", structure, structure.positions + walk,
+                    {"step": np.arange(4000)}, timestep=10.0)  # fmt: skip
+    oxygens = np.arange(0, 180, 3)
+    found = []
+    for seed in range(12):  # with 4 of 60, a quarter would be missing
+        some = np.sort(np.random.default_rng(seed).choice(oxygens, 4, replace=False))
+        found.append(surroundings._diffusion(open_run(run), some, 60).value)
+    everything = surroundings._diffusion(open_run(run), oxygens, 60).value
+    error = np.std(found, ddof=1) / np.sqrt(12)
+    assert error < 0.05 * everything
+    assert abs(np.mean(found) - everything) < 3 * error
+
+
+def methanol(count: int) -> ase.Atoms:
+    """Molecules on a grid in a box, Å."""
+    molecules = ase.build.molecule("CH3OH")
+    molecules.set_cell([4.5] * 3)
+    box = molecules.repeat((count, count, count))
+    box.pbc = True
+    return box
+
+
+def test_a_solvent_other_than_water_does_not_cover_the_region(tmp_path):
+    box = methanol(3)
+    ethanol = ase.build.molecule("CH3CH2OH")
+    alone = from_ase(ethanol)
+    ethanol.positions += box.cell.lengths() / 2 - ethanol.positions.mean(axis=0)
+    gaps = distance.cdist(box.positions, ethanol.positions).min(axis=1).reshape(-1, 6).min(axis=1)
+    around = np.flatnonzero(gaps > 1.8)
+    atoms = ethanol + box[(6 * around[:, None] + np.arange(6)).ravel()]
+    atoms.set_cell(box.cell)
+    atoms.pbc = True
+    assert len(around) > 15
+    areas = []
+    for name, structure, region in (
+        ("liquid", from_ase(atoms), None),
+        ("mixed", from_ase(atoms), list(range(9))),
+        ("alone", alone, None),
+    ):
+        run = write_run(tmp_path / name, structure, structure.positions[None].repeat(12, axis=0),
+                        {"step": np.arange(12)}, region=region)  # fmt: skip
+        opened = open_run(run)
+        assert opened.focus.tolist() == list(range(9))
+        assert len(opened.solute) == 9
+        areas.append(analyze(run).summary["results"]["solvent-accessible surface"]["value"])
+    assert areas[0] == pytest.approx(areas[2], rel=1e-3)
+    assert areas[1] == pytest.approx(areas[2], rel=1e-3)
+
+
+def test_a_liquid_has_no_distance_from_its_first_frame(tmp_path):
+    structure = from_ase(methanol(3))
+    run = write_run(tmp_path / "run", structure, structure.positions[None].repeat(12, axis=0),
+                    {"step": np.arange(12)})  # fmt: skip
+    analysis = analyze(run)
+    assert analysis.sections[0].title == "All atoms"
+    assert "RMSD from the first frame" not in analysis.summary["results"]
+    assert "bond length C-O" in analysis.summary["results"]
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "npt"])

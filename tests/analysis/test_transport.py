@@ -31,6 +31,24 @@ def test_displacement_of_uniform_motion():
     np.testing.assert_allclose(mean_square_displacement(positions), (5 * np.arange(50.0)) ** 2)
 
 
+def test_diffusion_is_a_sixth_of_the_slope():
+    positions, spacing = walk(103, 4, 0.3), 0.7
+    found = diffusion_coefficient(positions, spacing, fit_from=1.0, blocks=5)
+    slopes = []
+    for piece in np.split(positions[:100], 5):
+        lags = np.arange(2, 6)  # the first of at least 1 ps; to a quarter of the piece
+        msd = [((piece[lag:] - piece[:-lag]) ** 2).sum(axis=2).mean() for lag in lags]
+        slopes.append(np.polyfit(lags * spacing, msd, 1)[0] / 6)
+    assert found.value == pytest.approx(np.mean(slopes), rel=1e-9)
+    assert found.error == pytest.approx(np.std(slopes, ddof=1) / np.sqrt(5), rel=1e-9)
+    assert (found.fit_from, found.fit_to) == (pytest.approx(1.4), pytest.approx(3.5))
+
+
+def test_the_jump_at_the_start_is_not_fitted():
+    found = diffusion_coefficient(walk(200, 4, 0.3), spacing=5.0, fit_from=1.0)
+    assert found.fit_from == 5.0
+
+
 def test_diffusion_of_random_walkers_within_its_error():
     found = diffusion_coefficient(walk(4000, 60, 0.2), spacing=0.5, fit_from=2.0, blocks=5)
     exact = 0.2**2 / (2 * 0.5)
@@ -73,8 +91,11 @@ def test_unwrapping_undoes_the_wrapping():
 
 
 def test_a_changing_box_does_not_move_an_atom_far_away():
-    # An atom rests in a corner of a box that breathes; its image 50 boxes away would jump.
+    # A barostat scales positions: an atom rests in a box that breathes, its image 50 boxes away
+    # moves 50 times as far as the box.
     sizes = 20 + 0.1 * np.sin(np.arange(100))
     box = sizes[:, None, None] * np.eye(3)
-    found = unwrap(np.full((100, 1, 3), 0.1) + 50 * box[0, 0, 0], box)
-    np.testing.assert_allclose(found, found[:1].repeat(100, axis=0), atol=1e-9)
+    place = np.array([0.3, 0.5, 0.1])
+    near, far = ((place + images) * sizes[:, None, None] for images in (0.0, 50.0))
+    found = unwrap(far, box)
+    np.testing.assert_allclose(found - found[0], near - near[0], atol=1e-9)
