@@ -1,5 +1,6 @@
 """The command line as a whole: help is instant and complete, mistakes are one line."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,10 +25,19 @@ COMMANDS = [
 ]
 
 
+#: What makes typer and rich colour their output, or take another width.
+STYLES = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "TTY_COMPATIBLE")
+
+
 def openmm_nequip(*arguments, cwd=None):
     code = "from openmm_nequip.cli import main; main()"
+    environment = {key: value for key, value in os.environ.items() if key not in STYLES}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment | {"COLUMNS": "80", "NO_COLOR": "1"},
     )
 
 

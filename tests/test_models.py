@@ -1,12 +1,17 @@
 """What is true of every bundled potential."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.data import chemical_symbols
 
 from openmm_nequip import list_models
 from openmm_nequip.domain import pair_name, read_domain
 from openmm_nequip.modelfile import DEFAULT_MODEL, find_model, read_header
+
+from .bundled import PATH, evaluate, frame_of
 
 FOLDER = Path(__file__).parents[1] / "models"
 SECTIONS = ("| for |", "| not for |", "| level of theory |", "| licence |", "| cite |")
@@ -50,3 +55,20 @@ def test_all_of_the_domain_is_recorded(name):
     assert all(pair_name(element, "H") in domain.min_distances for element in domain.elements)
     assert domain.max_force > 1
     assert set(header["metadata"]["reference_energies"]) == set(domain.elements)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_it_computes_what_it_did(name):
+    """A change of the code must not change the function of a released potential."""
+    entries = json.loads(PATH.read_text())[name]
+    domain = read_domain(
+        read_header(find_model(name))["config"]["elements"],
+        read_header(find_model(name))["metadata"],
+    )
+    seen = {int(number) for entry in entries.values() for number in entry["numbers"]}
+    assert {chemical_symbols[number] for number in seen} == set(domain.elements)
+    for entry in entries.values():
+        energy, forces = evaluate(name, frame_of(entry))
+        assert np.abs(entry["forces"]).max() > 0.5
+        assert energy == pytest.approx(entry["energy"], abs=1e-8)
+        np.testing.assert_allclose(forces, entry["forces"], atol=1e-8)

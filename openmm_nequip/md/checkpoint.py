@@ -96,6 +96,11 @@ class Checkpoint:
         bool
             True if all of it, with the random numbers, could be restored; False if only the
             portable state could (another platform, machine or version of OpenMM).
+
+        Raises
+        ------
+        InputError
+            Neither can be read.
         """
         binary, portable = _files(folder, self.step)
         try:
@@ -103,8 +108,15 @@ class Checkpoint:
             return True
         except (openmm.OpenMMException, OSError):
             self._reseed(context)
+        try:
             context.setState(openmm.XmlSerializer.deserialize(portable.read_text()))
-            return False
+        except (openmm.OpenMMException, OSError, ValueError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"checkpoint '{portable}' is damaged ({reason}): move the run folder away and start "
+                "again; what was written until now stays readable by 'analyze'"
+            ) from None
+        return False
 
     def _reseed(self, context: openmm.Context) -> None:
         """Draw other random numbers than at the first step."""

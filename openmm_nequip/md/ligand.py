@@ -90,10 +90,10 @@ class Ligand:
 
     def describes(self, residue: app.topology.Residue) -> bool:
         """Whether a residue has these atoms, each with the same neighbours."""
-        own: Counter[tuple[str, ...]] = Counter()
-        for atom in self.mol.GetAtoms():
-            symbols = sorted(neighbor.GetSymbol() for neighbor in atom.GetNeighbors())
-            own[(atom.GetSymbol(), *symbols)] += 1
+        own = Counter(
+            (atom.GetSymbol(), *sorted(neighbor.GetSymbol() for neighbor in atom.GetNeighbors()))
+            for atom in self.mol.GetAtoms()
+        )
         atoms = [atom for atom in residue.atoms() if atom.element is not None]
         neighbors: dict[app.topology.Atom, list[str]] = {atom: [] for atom in atoms}
         for first, second in residue.bonds():

@@ -154,6 +154,39 @@ def test_ani_layout(tmp_path, species):
     np.testing.assert_allclose(flipped[0].forces, -made[0].forces * HARTREE / BOHR, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("energies", 1.0, "'energies' is one number, not one row for each conformation"),
+        ("coordinates", 1.0, "'coordinates' is one number, not one row"),
+        ("energies", np.zeros(3), "3 energy for 2 conformations"),
+        ("species", np.tile(NUMBERS, (1, 1)), "elements of 1 conformations, positions of 2"),
+        ("species", 8, "3 positions|positions"),
+        ("species", np.array([b"O", b"H", b"Q"]), "'Q' is not a chemical symbol"),
+        ("coordinates", np.zeros((2, 9)), "frame 0: .*positions"),
+    ],
+)
+def test_hdf5_of_wrong_shape_is_one_clear_line(tmp_path, name, content, message):
+    r, e, f = stacked(frames(2))
+    values = {"coordinates": r, "energies": e, "forces": f, "species": NUMBERS, name: content}
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("water")
+        for key, value in values.items():
+            group[key] = value
+    with pytest.raises(InputError, match=message):
+        read_frames(tmp_path / "x.h5", energy_unit="eV", length_unit="Å")
+
+
+def test_hdf5_groups_in_different_units_are_refused(tmp_path):
+    path = tmp_path / "spice.hdf5"
+    write_spice(path, frames(2))
+    with h5py.File(path, "a") as file:
+        file.copy("water", "z")
+        file["z"]["dft_total_energy"].attrs["units"] = "eV"
+    with pytest.raises(InputError, match="/z is in other units than the groups before"):
+        read_frames(path)
+
+
 def test_ani_padding(tmp_path):
     made = frames(2)
     r, e, f = stacked(made)
@@ -283,6 +316,34 @@ def test_deepmd_several_systems_and_errors(tmp_path):
         read_frames(tmp_path / "all")
     with pytest.raises(InputError, match="without a DeePMD system"):
         read_frames(tmp_path / "all/a/set.000")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("type.raw", "O H H\n", "type.raw must have the number of a type for each atom"),
+        ("type.raw", "1 -1 0\n", "type.raw has the type -1; types count from 0"),
+        ("coord.npy", np.zeros((4, 10)), r"coord.npy has shape \[4, 10\]; it must have one row"),
+        ("coord.npy", np.zeros(()), r"coord.npy has shape \[\]; it must have one row per frame"),
+        ("coord.npy", np.zeros((0, 9)), "box has 4 frames, coord has 0"),
+        ("coord.npy", np.zeros((3, 9)), "box has 4 frames, coord has 3"),
+        ("box.npy", np.zeros((4, 6)), r"box.npy has shape \[4, 6\]; .* with 9 numbers"),
+        ("energy.npy", np.zeros(5), "energy has 5 frames, coord has 4"),
+        ("coord.npy", None, "set.000 has no coord.npy"),
+        ("force.npy", np.zeros((4, 6)), r"frame 0: forces has shape"),
+    ],
+)
+def test_deepmd_of_wrong_shape_is_one_clear_line(tmp_path, file, content, message):
+    write_deepmd(tmp_path / "water", frames(4, periodic=True), sets=1)
+    path = tmp_path / "water" / ("" if file == "type.raw" else "set.000") / file
+    if content is None:
+        path.unlink()
+    elif isinstance(content, str):
+        path.write_text(content)
+    else:
+        np.save(path, content)
+    with pytest.raises(InputError, match=message):
+        read_frames(tmp_path / "water")
 
 
 def test_deepmd_mixed_types(tmp_path):

@@ -7,6 +7,7 @@ from openmm_nequip.data.readers import read_frames
 from openmm_nequip.data.splits import check_duplicates
 from openmm_nequip.data.statistics import compute_statistics
 from openmm_nequip.errors import InputError
+from tests.conftest import ReferenceData
 
 KCAL = 4.184 / 96.48533212
 
@@ -99,3 +100,14 @@ def test_spice_conformations(reference_data, name):
     assert 0.8 < closest < 2.1  # a bond, in Å
     with pytest.raises(InputError, match="no energy"):
         read_frames(path)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    (tmp_path / "rmd17").mkdir()
+    (tmp_path / "rmd17/here.npz").touch()
+    data = ReferenceData(tmp_path)
+    assert data / "rmd17/here.npz" == tmp_path / "rmd17/here.npz"
+    assert data.with_all("rmd17", "rmd17/here.npz") == tmp_path
+    for ask in (data.__truediv__, lambda name: data.with_all("rmd17", name)):
+        with pytest.raises(pytest.skip.Exception, match=rf"no vasp/OUTCAR in {tmp_path} \(set"):
+            ask("vasp/OUTCAR")

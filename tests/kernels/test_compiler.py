@@ -128,9 +128,9 @@ os.wait()
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     ).stdout
-    assert "start others with multiprocessing.get_context('spawn')" in output or (
-        "no OpenMP" in output
-    )
+    if "no OpenMP" in output:
+        pytest.skip("Numba has no OpenMP here: its threads survive a fork")
+    assert "start others with multiprocessing.get_context('spawn')" in output
 
 
 def test_threads_take_turns_where_numba_has_no_openmp(fresh):

@@ -35,13 +35,22 @@ def potential(tmp_path_factory):
     return MLPotential("nequip", modelPath=path)
 
 
-class WaterBox:
-    """129 TIP3P waters at random, or some more of another model."""
+CUBE = 1.6 * np.eye(3)  # nm; holds 129 waters
+#: A rhombic dodecahedron, as `prepare` makes them.
+DODECAHEDRON = 2.0 * np.array([[1.0, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5**0.5]])
 
-    def __init__(self, method, model="tip3p"):
+
+class WaterBox:
+    """TIP3P waters at random, or those of another model."""
+
+    def __init__(self, method, model="tip3p", vectors=CUBE):
+        self.vectors = vectors
         self.forcefield = app.ForceField(f"amber14/{model}.xml")
         modeller = app.Modeller(app.Topology(), [])
-        modeller.addSolvent(self.forcefield, model=model, boxSize=openmm.Vec3(1.6, 1.6, 1.6))
+        modeller.addSolvent(
+            self.forcefield, model=model, boxVectors=[openmm.Vec3(*row) for row in vectors.tolist()]
+        )
+        self.waters = modeller.topology.getNumResidues()
         self.topology, self.positions = modeller.topology, modeller.positions
         self.system = self.forcefield.createSystem(
             self.topology,
@@ -66,7 +75,7 @@ class WaterBox:
         positions = np.array(self.positions.value_in_unit(unit.angstrom))
         numbers = np.array([atom.element.atomic_number for atom in self.topology.atoms()])
         periodic = self.system.usesPeriodicBoundaryConditions()
-        return Frame(numbers, positions, np.eye(3) * 16.0 if periodic else None, (periodic,) * 3)
+        return Frame(numbers, positions, self.vectors / NM if periodic else None, (periodic,) * 3)
 
 
 @pytest.fixture(scope="module", params=["PME", "NoCutoff"])
@@ -365,10 +374,10 @@ def test_other_embeddings(vacuum, potential):
         potential._impl.addForces(vacuum.topology, openmm.System(), ATOMS, 0, force="torch")
 
 
-@pytest.fixture(scope="module")
-def pme():
+@pytest.fixture(scope="module", params=[CUBE, DODECAHEDRON], ids=["cube", "dodecahedron"])
+def pme(request):
     """The box with an Ewald sum so exact, a cutoff so smooth, that energies show little else."""
-    box = WaterBox(app.PME)
+    box = WaterBox(app.PME, vectors=request.param)
     for force in box.system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             force.setEwaldErrorTolerance(1e-7)
@@ -381,14 +390,14 @@ def pme():
 def neighbors(pme):
     """Two waters that see each other across the face of the box, and the shift between them."""
     oxygen = pme.frame().positions[::3]
-    edge = 16.0
+    cell = pme.vectors / NM
     vectors = oxygen[None] - oxygen[:, None]
-    shifts = -np.round(vectors / edge)
-    distances = np.linalg.norm(vectors + shifts * edge, axis=-1)
+    shifts = -np.round(vectors @ np.linalg.inv(cell)) @ cell
+    distances = np.linalg.norm(vectors + shifts, axis=-1)
     crossing = np.where(shifts.any(-1) & (distances > 0), distances, np.inf)
     first, second = np.unravel_index(np.argmin(crossing), crossing.shape)
     atoms = [3 * first + 1, 3 * first, 3 * first + 2, *(3 * second + np.arange(3))]
-    return [int(atom) for atom in atoms], shifts[first, second] * edge * NM
+    return [int(atom) for atom in atoms], shifts[first, second] * NM
 
 
 def region_by_force_field(box, atoms, positions):
@@ -428,7 +437,7 @@ def test_forces_are_derivatives_with_pme(pme, neighbors, potential, kind):
     mixed = potential.createMixedSystem(pme.topology, pme.system, atoms, force=kind)
     context = pme.context(mixed)
     check_forces(context, atoms)
-    check_forces(context, [k for k in range(3 * 129) if k not in atoms])
+    check_forces(context, [k for k in range(3 * pme.waters) if k not in atoms])
 
 
 def test_wrapped_molecules_and_a_shifted_box_change_nothing(pme, neighbors, potential, kind):
@@ -439,9 +448,10 @@ def test_wrapped_molecules_and_a_shifted_box_change_nothing(pme, neighbors, pote
     ml_energy, _ = evaluate(context, 1 << 5)
     rng = np.random.default_rng(0)
     positions = np.array(pme.positions.value_in_unit(unit.nanometer))
-    molecules_away = np.repeat(rng.integers(-2, 3, (129, 3)) * 1.6, 3, axis=0)
+    molecules_away = np.repeat(rng.integers(-2, 3, (pme.waters, 3)) @ pme.vectors, 3, axis=0)
     atoms_away = np.zeros_like(positions)
-    atoms_away[atoms] = rng.integers(-2, 3, (6, 3)) * 1.6  # no bond of the force field is left
+    # no bond of the force field is left in this region
+    atoms_away[atoms] = rng.integers(-2, 3, (6, 3)) @ pme.vectors
     shifted = molecules_away + np.array([0.37, -1.13, 0.71])
     for change in (molecules_away, atoms_away, shifted):
         context.setPositions(positions + change)
@@ -461,18 +471,20 @@ def test_energy_in_the_volume(pme, neighbors, potential, kind):
     mixed = potential.createMixedSystem(pme.topology, pme.system, atoms, force=kind)
     barostat = openmm.MonteCarloBarostat(1.0, 300.0)
     mixed.addForce(barostat)
-    centers = positions.reshape(129, 3, 3).mean(axis=1).repeat(3, axis=0)  # as OpenMM has them
+    centers = positions.reshape(-1, 3, 3).mean(axis=1).repeat(3, axis=0)  # as OpenMM has them
+
+    volume = float(np.linalg.det(pme.vectors))
 
     def slope(energy_at, step=2e-5):
         volumes, energies = [], []
         for scale in (1 - step, 1 + step):
-            volumes.append((1.6 * scale) ** 3)
-            energies.append(energy_at(positions + centers * (scale - 1), 1.6 * scale))
+            volumes.append(volume * scale**3)
+            energies.append(energy_at(positions + centers * (scale - 1), pme.vectors * scale))
         return np.diff(energies)[0] / np.diff(volumes)[0]
 
     def energy_of(context):
-        def at(points, edge):
-            context.setPeriodicBoxVectors(*np.eye(3) * edge)
+        def at(points, vectors):
+            context.setPeriodicBoxVectors(*vectors)
             context.setPositions(points)
             return evaluate(context)[0]
 
@@ -481,17 +493,17 @@ def test_energy_in_the_volume(pme, neighbors, potential, kind):
     context = pme.context(mixed)
     found = slope(energy_of(context))
     without = slope(energy_of(pme.context(pme.system)))
-    alone = slope(lambda points, edge: region_by_force_field(pme, atoms, points)[0])
+    alone = slope(lambda points, vectors: region_by_force_field(pme, atoms, points)[0])
     frame = pme.frame()
     part = Frame(frame.numbers[atoms], positions[atoms] / NM, frame.cell, frame.pbc)
     model = small_potential()
     output = model(model.to_graph(part), stress=True)
     affine = float(output.stress[0].trace()) / 3 * KJ_PER_MOL / NM**3
     inside = (positions - centers)[atoms] * expected(model, frame, atoms)[1][atoms]
-    assert found == pytest.approx(without - alone + affine + inside.sum() / (3 * 1.6**3), abs=2e-3)
+    assert found == pytest.approx(without - alone + affine + inside.sum() / (3 * volume), abs=2e-3)
     # OpenMM's barostat finds the same in atoms at rest; 1 kJ/mol/nm³ are 16.6 bar
-    assert len(context.getMolecules()) == 129
-    context.setPeriodicBoxVectors(*np.eye(3) * 1.6)
+    assert len(context.getMolecules()) == pme.waters
+    context.setPeriodicBoxVectors(*pme.vectors)
     context.setPositions(positions)
     pressure = barostat.computeCurrentPressure(context).value_in_unit(unit.bar)
     assert pressure == pytest.approx(-found * 16.6053907, rel=2e-4)

@@ -99,11 +99,13 @@ def test_every_step_is_right(kind, modules, barostat):
 @pytest.mark.parametrize("model_dtype", ["float32", "float64"])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_forces_of_all_kinds_agree(periodic, model_dtype):
+    kinds = [kind for kind in KINDS if not why_not(kind)]
+    if len(kinds) < 2:
+        pytest.skip(f"only '{kinds[0]}' works here: nothing to compare")
     frame, potential = random_frame(periodic), small_potential(model_dtype)
     results = [
         evaluate(context_of(with_potential(potential, frame, force=kind), frame.positions))
-        for kind in KINDS
-        if not why_not(kind)
+        for kind in kinds
     ]
     for energy, forces in results[1:]:
         assert energy == results[0][0]

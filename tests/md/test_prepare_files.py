@@ -319,8 +319,7 @@ def test_gromacs(model, tmp_path):
 
 def test_amber(reference_data, model, tmp_path):
     """Toluene in water: nothing is invented, only the region chosen."""
-    folder = reference_data / "mlmm_inputs"
-    files = [str(folder / "toluene-explicit.prm7"), str(folder / "toluene-explicit.rst7")]
+    files = [str(reference_data / f"mlmm_inputs/toluene-explicit.{k}") for k in ("prm7", "rst7")]
     prepared = prepare(Choices(*files, potential=model))
     prmtop = app.AmberPrmtopFile(files[0])
     theirs = charges_of(prmtop.createSystem())
@@ -334,12 +333,13 @@ def test_amber(reference_data, model, tmp_path):
 
 def test_given_structures(reference_data, model, tmp_path):
     """A molecule without parameters in a PDB file, and a solvated peptide."""
-    folder = reference_data / "mlmm_inputs"
-    toluene = prepare(small(str(folder / "toluene.pdb"), width=2.0, potential=model))
+    names = ("toluene", "alanine-dipeptide-explicit")
+    files = [str(reference_data / f"mlmm_inputs/{name}.pdb") for name in names]
+    toluene = prepare(small(files[0], width=2.0, potential=model))
     assert toluene.record["small_molecules"][0]["smiles"] == "Cc1ccccc1"
     assert toluene.record["ml_region"]["selection"] == "resname MBN"
     check_folder(toluene, tmp_path / "toluene")
-    peptide = prepare(Choices(str(folder / "alanine-dipeptide-explicit.pdb"), potential=model))
+    peptide = prepare(Choices(files[1], potential=model))
     assert peptide.record["waters"] == 749
     assert peptide.record["ml_region"]["selection"] == "resname ACE ALA NME"
     assert len(peptide.atoms) == 22

@@ -1,5 +1,6 @@
 """Simulations as a user meets them: outputs, stopping, going on, and clear refusals."""
 
+import io
 import json
 import os
 import re
@@ -16,12 +17,13 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from openmm import unit
+from openmm import app, unit
 
 from openmm_nequip import load
 from openmm_nequip.analysis.folder import read_log
 from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.config import parse_config
+from openmm_nequip.data.frame import Frame
 from openmm_nequip.errors import InputError
 from openmm_nequip.kernels.engine import set_num_threads
 from openmm_nequip.locks import lock
@@ -29,10 +31,10 @@ from openmm_nequip.md import preparation, protocol
 from openmm_nequip.md.checkpoint import Checkpoint
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.loop import Run
-from openmm_nequip.md.preparation import build_simulation, set_velocities
+from openmm_nequip.md.preparation import build_simulation, degrees_of_freedom, set_velocities
 from openmm_nequip.md.protocol import Progress, Result, run
 from openmm_nequip.md.python_force import Computation
-from openmm_nequip.md.reporters import Length
+from openmm_nequip.md.reporters import Length, temperature_of
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 from openmm_nequip.potential import Potential
 
@@ -246,6 +248,70 @@ def test_the_log_file_has_versions_seed_and_messages_of_each_part(configure, tmp
     assert texts[1].startswith("minimised: ")
     assert texts[2] == "stopped at step 20 of 40"
     assert texts[4:] == ("going on from step 20", "finished at step 40 of 40")
+
+
+class Clock:
+    """Tells a second more each time a step is done, whatever the machine does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 1000.0
+        step = openmm.LangevinMiddleIntegrator.step
+
+        def tick(integrator: openmm.Integrator, count: int) -> None:
+            step(integrator, count)
+            self.now += count
+
+        monkeypatch.setattr(openmm.LangevinMiddleIntegrator, "step", tick)
+        monkeypatch.setattr("openmm_nequip.md.loop.time.monotonic", lambda: self.now)
+
+
+def test_checkpoints_by_the_clock(configure, tmp_path, monkeypatch):
+    ethanol_run(configure(), tmp_path / "whole")
+    saved = []
+    save = Checkpoint.save
+
+    def note(checkpoint: Checkpoint, *arguments) -> None:
+        saved.append(checkpoint.step)
+        save(checkpoint, *arguments)
+
+    monkeypatch.setattr(Checkpoint, "save", note)
+    Clock(monkeypatch)
+    config = configure(checkpoint_interval="10 s")
+    with pytest.raises(Killed):
+        ethanol_run(config, tmp_path / "parts", Watcher(at=36, act=killed))
+    assert saved == [0, 12, 24]  # the first rows 10 steps, of a second each, after the last one
+    watcher = Watcher()
+    ethanol_run(config, tmp_path / "parts", watcher)
+    assert watcher.messages == ["going on from step 24"]
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(configure, tmp_path):
+    config = configure()
+    ethanol_run(config, tmp_path / "run", Watcher(at=20, act=interrupted))
+    folder = tmp_path / "run" / "checkpoint"
+    record, portable = (folder / name for name in ("checkpoint.json", "20.xml"))
+    texts = record.read_bytes(), portable.read_bytes()
+    before = (tmp_path / "run" / "state.csv").read_bytes()
+    (folder / "20.chk").write_bytes(b"cut short")
+    for half in (texts[1][: len(texts[1]) // 2], b"\xff", b""):
+        portable.write_bytes(half)
+        with pytest.raises(InputError, match=r"20\.xml' is damaged .*: move the run folder away"):
+            ethanol_run(config, tmp_path / "run")
+    portable.unlink()
+    with pytest.raises(InputError, match=r"20\.xml' is damaged"):
+        ethanol_run(config, tmp_path / "run")
+    for half in (texts[0][:40], b"[]", b"\xff"):
+        record.write_bytes(half)
+        with pytest.raises(InputError, match=r"checkpoint\.json' is damaged"):
+            ethanol_run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "state.csv").read_bytes() == before
+    record.write_bytes(texts[0])
+    portable.write_bytes(texts[1])
+    watcher = Watcher()
+    assert ethanol_run(config, tmp_path / "run", watcher).finished
+    assert "another platform" in watcher.messages[0]
 
 
 def test_killed_before_the_first_checkpoint_starts_again(configure, tmp_path):
@@ -526,6 +592,74 @@ def test_npt_needs_a_box(configure, tmp_path):
     with pytest.raises(InputError, match="'npt' needs a periodic structure"):
         ethanol_run(configure(ensemble="npt"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_configured_reaches_openmm(configure):
+    config = configure(
+        ensemble="npt", pressure=250.0, temperature=345.0, friction=7.0, timestep="0.4 fs",
+        barostat_interval=13, seed=11, platform="Reference",
+    )  # fmt: skip
+    simulation = build_simulation(config, periodic_box())
+    (barostat,) = (
+        f for f in simulation.system.getForces() if isinstance(f, openmm.MonteCarloBarostat)
+    )
+    assert barostat.getDefaultPressure().value_in_unit(unit.bar) == pytest.approx(250, rel=1e-12)
+    assert barostat.getDefaultTemperature() == 345 * unit.kelvin
+    assert (barostat.getFrequency(), barostat.getRandomNumberSeed()) == (13, 11)
+    integrator = simulation.integrator
+    assert integrator.getTemperature() == 345 * unit.kelvin
+    assert integrator.getFriction() == 7 / unit.picosecond
+    assert integrator.getRandomNumberSeed() == 11
+    simulation.step(5)
+    time = simulation.context.getState().getTime().value_in_unit(unit.femtosecond)
+    assert time == pytest.approx(2.0, rel=1e-12)
+
+
+def test_pressure_of_openmm_is_that_of_the_potentials_stress(configure, model):
+    config = configure(ensemble="npt", platform="Reference", precision="double")
+    structure = periodic_box()
+    structure.positions[1] = structure.positions[0] + [0.15, 0.02, 0.0]  # nm: forces
+    simulation = build_simulation(config, structure)
+    barostat = next(
+        f for f in simulation.system.getForces() if isinstance(f, openmm.MonteCarloBarostat)
+    )
+    set_velocities(simulation.context, 1.0, 1)
+    state = simulation.context.getState(energy=True)
+    potential = load(model)
+    frame = Frame(np.full(8, 6), structure.positions * 10, structure.box * 10, (True,) * 3)
+    stress = potential(potential.to_graph(frame), stress=True).stress[0]
+    virial = -float(stress.trace()) / 3 * 160.21766208 * 1e4  # eV/Å³ in bar
+    volume = np.linalg.det(structure.box)  # nm³
+    kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+    ideal = 2 / 3 * kinetic / volume * 16.6053906660  # kJ/mol/nm³ in bar
+    found = barostat.computeCurrentPressure(simulation.context).value_in_unit(unit.bar)
+    assert abs(virial) > ideal > 1
+    assert found == pytest.approx(ideal + virial, rel=1e-3)
+
+
+def test_temperature_counts_what_can_move(configure):
+    """Rigid water with a virtual site: 9 - 3 of each molecule, less 3 of the centre of mass."""
+    forcefield = app.ForceField("amber14/tip4pew.xml")
+    modeller = app.Modeller(app.Topology(), [])
+    modeller.addSolvent(forcefield, model="tip4pew", boxSize=openmm.Vec3(1.8, 1.8, 1.8))
+    system = forcefield.createSystem(modeller.topology, app.PME, 0.7 * unit.nanometer)
+    waters = modeller.topology.getNumResidues()
+    assert degrees_of_freedom(system) == 6 * waters - 3
+    simulation = app.Simulation(
+        modeller.topology, system, openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )  # fmt: skip
+    simulation.context.setPositions(modeller.positions)
+    simulation.context.setVelocitiesToTemperature(300, 1)
+    text = io.StringIO()
+    theirs = app.StateDataReporter(text, 1, temperature=True)
+    state = simulation.context.getState(energy=True, positions=True, velocities=True)
+    theirs.report(simulation, state)
+    kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+    found = temperature_of(kinetic, degrees_of_freedom(system))
+    assert found == pytest.approx(float(text.getvalue().splitlines()[-1]), rel=1e-9)
+    without = forcefield.createSystem(modeller.topology, app.PME, removeCMMotion=False)
+    assert degrees_of_freedom(without) == degrees_of_freedom(system) + 3
 
 
 @pytest.mark.parametrize("trajectory", ["dcd", "xtc"])

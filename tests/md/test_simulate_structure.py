@@ -80,18 +80,17 @@ def test_a_crystal_has_no_residues_too_large_for_a_pdb_file(tmp_path):
 def test_any_cell_becomes_openmms_without_moving_an_atom(left_handed):
     rng = np.random.default_rng(1)
     cell = np.array([[1.0, 8.0, 0.5], [7.5, -2.0, 1.0], [3.0, 4.0, 9.0]])
-    if left_handed:
+    if not left_handed:
         cell = cell[[1, 0, 2]]
     atoms = ase.Atoms("H8", rng.uniform(-10, 10, (8, 3)), cell=cell, pbc=True)
-    assert (np.linalg.det(cell) < 0) == (not left_handed)
+    assert (np.linalg.det(cell) < 0) == left_handed
 
     structure = from_ase(atoms)
     structure.topology.getPeriodicBoxVectors()  # OpenMM checks that they are reduced
     assert np.isclose(np.linalg.det(structure.box) * 1000, abs(np.linalg.det(cell)))
     again = ase.Atoms("H8", structure.positions * 10, cell=structure.box * 10, pbc=True)
     expected = atoms.get_all_distances(mic=True)
-    if left_handed == (np.linalg.det(cell) < 0):
-        np.testing.assert_allclose(again.get_all_distances(mic=True), expected, atol=1e-9)
+    np.testing.assert_allclose(again.get_all_distances(mic=True), expected, atol=1e-9)
 
 
 def test_pdb_files_are_read_by_openmm(tmp_path):

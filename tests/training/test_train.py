@@ -329,7 +329,8 @@ def test_float64_and_early_stopping_and_clipping(tmp_path, cluster_file):
 def test_time_limit_ends_the_run(tmp_path, cluster_file):
     train(config(cluster_file, {"max_epochs": 100_000, "max_time": 1.0}), tmp_path / "short")
     run = json.loads((tmp_path / "short/metrics.json").read_text())["run"]
-    assert 1.0 <= run["seconds"] < 10.0
+    assert run["seconds"] >= 1.0
+    assert run["epochs"] < 100_000
 
 
 def test_separate_files_and_duplicates(tmp_path, cluster_file):

@@ -55,7 +55,15 @@ def _elements(system: Path) -> np.ndarray:
 
 def _system_records(system: Path, names: dict[str, str]) -> Iterator[Record]:
     elements = _elements(system)
-    types = np.loadtxt(system / "type.raw", dtype=np.int64, ndmin=1)
+    try:
+        types = np.loadtxt(system / "type.raw", dtype=np.int64, ndmin=1)
+    except ValueError as error:
+        raise InputError(
+            f"{system}/type.raw must have the number of a type for each atom, counted from 0 in "
+            f"the order of type_map.raw: {error}"
+        ) from None
+    if types.min(initial=0) < 0:
+        raise InputError(f"{system}/type.raw has the type {types.min()}; types count from 0")
     periodic = not (system / "nopbc").exists()
     for folder in sorted(system.glob("set.*")):
         yield from _set_records(folder, elements, types, periodic, names)
@@ -67,9 +75,15 @@ def _set_records(
     positions = _load(folder, "coord")
     if positions is None:
         raise InputError(f"{folder} has no coord.npy")
-    frames = len(positions)
-    positions = positions.reshape(frames, -1, 3)
     box = _load(folder, "box") if periodic else None
+    for name, values, width in (("coord", positions, 3), ("box", box, 9)):
+        if values is not None and (values.ndim < 2 or values[:1].size % width):
+            raise InputError(
+                f"{folder}/{name}.npy has shape {list(values.shape)}; it must have one row per "
+                f"frame, with {'3 numbers per atom' if name == 'coord' else '9 numbers'}"
+            )
+    frames = len(positions)
+    positions = positions.reshape(frames, positions[:1].size // 3 if frames else 0, 3)
     mixed = _load(folder, "real_atom_types")  # types per frame, -1 where there is no atom
     all_types = np.broadcast_to(types, (frames, len(types))) if mixed is None else mixed
     labels = {label: _load(folder, name) for label, name in names.items()}

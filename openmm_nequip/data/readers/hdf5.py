@@ -91,11 +91,15 @@ def _records(path: Path, keys: Keys, convention: Convention) -> Iterator[Record]
 
 def _group_records(group: Any, keys: Keys, path: Path) -> Iterator[Record]:
     where = f"{path}, {group.name}"
-    positions = group[_first(group, _POSITIONS)][:]
     names = label_keys(group, keys, where)
-    labels = {label: group[name][:] for label, name in names.items()}
+    positions = _rows(group, _first(group, _POSITIONS), where)
+    labels = {label: _rows(group, name, where) for label, name in names.items()}
     try:
         numbers = _numbers(group)
+        if numbers.ndim > 1 and len(numbers) != len(positions):
+            raise InputError(
+                f"elements of {len(numbers)} conformations, positions of {len(positions)}"
+            )
     except InputError as error:
         yield from [Record(problem=f"{group.name}: {error}")] * len(positions)
         return
@@ -119,10 +123,18 @@ def _group_records(group: Any, keys: Keys, path: Path) -> Iterator[Record]:
         )
 
 
+def _rows(group: Any, name: str, where: str) -> np.ndarray:
+    """Read a dataset that has a row for each conformation."""
+    values = np.asarray(group[name][()])
+    if values.ndim == 0:
+        raise InputError(f"{where}: '{name}' is one number, not one row for each conformation")
+    return values
+
+
 def _numbers(group: Any) -> np.ndarray:
     for name in _NUMBERS:
         if name in group:
-            values = group[name][:]
+            values = np.atleast_1d(group[name][()])
             if values.dtype.kind in "iu":
                 return values.astype(np.int64)
             symbols = [s.decode() if isinstance(s, bytes) else str(s) for s in values.ravel()]
