@@ -1,11 +1,13 @@
 """Whether kernels, forces and whole networks compute on the GPU what they compute on the CPU."""
 
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,18 @@ def check_kernels(key: str, dtype: torch.dtype, device: str, atoms: int = 60) ->
     if wrong := {name: error for name, error in found.items() if not error <= TOLERANCE[dtype]}:
         raise AssertionError(f"relative errors {wrong}")
     return {"largest_error": max(found.values())}
+
+
+def compile_kernels(sizes: list[str], device: str, processes: int) -> dict:
+    """Compile the kernels of networks in several processes; the files on the disk are shared."""
+    wanted = [(key, torch.float32) for size in reversed(sizes) for key in kernel_keys(size)]
+    wanted += [(key, torch.float64) for key in kernel_keys(sizes[0])]
+    chosen = list(dict.fromkeys(wanted))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context) as pool:
+        futures = [pool.submit(check_kernels, *what, device, 20) for what in chosen]
+        failed = [str(f.exception())[:200] for f in futures if f.exception()]
+    return {"kernels": len(chosen), "processes": processes} | ({"failed": failed} if failed else {})
 
 
 def check_forces(size: str, atoms: int, device: str) -> dict:

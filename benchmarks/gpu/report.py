@@ -1,10 +1,12 @@
 """Items that are measured one by one, each of which may fail, hang or crash alone."""
 
+import ctypes
 import json
 import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -22,6 +24,7 @@ _POISONED = (
     "cuda error", "cuda_error", "cuda driver error", "triton error", "illegal memory access",
     "device-side assert", "cublas_status", "unspecified launch failure",
 )  # fmt: skip
+_DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
 
 class Skipped(Exception):
@@ -31,6 +34,7 @@ class Skipped(Exception):
 def _serve(pipe: Connection) -> None:
     """Measure what comes through the pipe, until it is closed."""
     os.setsid()  # what it starts can be ended with it
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # also where that is killed
     while True:
         try:
             function, arguments = pipe.recv()
@@ -42,6 +46,7 @@ def _serve(pipe: Connection) -> None:
             answer = {"skipped": str(reason)}
         except Exception as error:
             answer = describe_error(error)
+            answer["traceback"] = "".join(traceback.format_exception(error)[-30:])[-6000:]
         pipe.send(answer)
 
 
@@ -155,10 +160,12 @@ class Report:
         item["took_s"] = round(time.monotonic() - start, 2)
         self.document["items"].append(item)
         write_atomically(self.path, json.dumps(self.document, indent=1).encode())
-        values = [
-            f"{key} {_short(value)}" for key, value in item.items() if key not in ("name", "top")
-        ]
+        unseen = ("name", "top", "traceback")
+        values = [f"{key} {_short(value)}" for key, value in item.items() if key not in unseen]
         self.print(f"{name:44s} {', '.join(values)}")
+        if "traceback" in item:
+            with self.log.open("a") as file:
+                file.write(item["traceback"])
         return item
 
     def left(self) -> float:

@@ -15,11 +15,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
+import torch  # first: OpenMM's plugin needs the CUDA libraries that come with it
+
+# isort: split
+import openmm
 import platforms
 import speed
-import torch
 import typer
-from correct import check_forces, check_kernels, kernel_keys, run_tests
+from correct import check_forces, check_kernels, compile_kernels, kernel_keys, run_tests
 from report import Report
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +54,8 @@ class Measurements:
     def most_important(self) -> None:
         """Is it right, and how fast is the size that most use?"""
         self.measure("machine", speed.ceilings, self.device, *((4, 64) if self.small else ()))
+        sizes, processes = (["S"], 2) if self.small else (["S", "M", "L"], 12)
+        self.measure("compile", compile_kernels, sizes, self.device, processes, limit=240)
         self.kernels("S")
         for force in KINDS:
             item = self.measure(f"works/{force}", platforms.check_force, force, self.device,
@@ -84,7 +89,7 @@ class Measurements:
         for (k, key), dtype in product(enumerate(kernel_keys(size)), dtypes):
             name = f"kernels/{size}/{k}/{str(dtype).removeprefix('torch.')}"
             self.measure(name, check_kernels, key, dtype, self.device, limit=120)
-        self.measure(f"forces/{size}", check_forces, size, 192, self.device)
+        self.measure(f"forces/{size}", check_forces, size, 192, self.device, limit=120)
 
     def simulations(self, precision: str) -> None:
         """Every force in OpenMM, alone and beside a force field."""
@@ -185,9 +190,12 @@ def main(
 ) -> None:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("PyTorch finds no CUDA GPU on this machine")
+    if device.startswith("cuda") and fastest_platform(device) != "CUDA":
+        failures = " ".join(" ".join(openmm.Platform.getPluginLoadFailures()).split())
+        raise InputError(f"OpenMM has no CUDA platform here: {failures or 'not installed'}")
     if output.exists():
         raise InputError(f"'{output}' exists: give another --output")
-    names = [*only, "machine", "works"] if only else []
+    names = [*only, "machine", "compile", "works"] if only else []
     report = Report(output, seconds, device, names, patience=20.0 if small else 1.0)
     measurements = Measurements(report, device, small)
     try:

@@ -135,9 +135,10 @@ class Trajectory:
             _TEMPERATURE * unit.kelvin, 1 / unit.picosecond, TIMESTEP * unit.femtosecond
         )
         integrator.setRandomNumberSeed(1)
-        self.context = openmm.Context(
-            system, integrator, openmm.Platform.getPlatformByName(platform)
-        )
+        chosen = openmm.Platform.getPlatformByName(platform)
+        # as `simulate` has it
+        properties = {"Precision": "mixed"} if "Precision" in chosen.getPropertyNames() else {}
+        self.context = openmm.Context(system, integrator, chosen, properties)
         self.context.setPositions(sample.frame.positions * NM)
         self.context.setVelocitiesToTemperature(_TEMPERATURE * unit.kelvin, 1)
         self.asynchronous = platform not in ("CPU", "Reference")

@@ -44,6 +44,10 @@ def measure_profile(
         sample = model.sample(atoms)
         edges = model.graph(sample).edge_index.shape[1]
         case = ("profile", model.name, len(sample.frame))
+        if platform not in ("CPU", "Reference"):
+            reason = "the parts of a step are timed on the CPU only"
+            results.add(Row(*case, "fused", edges, "skipped", reason))
+            continue
         if reason := forecast.objection("fused", edges, repeats + _WARM_UP):
             results.add(Row(*case, "fused", edges, "skipped", reason))
             continue

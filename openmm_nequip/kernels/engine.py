@@ -53,6 +53,10 @@ def why_not_fused(device: str | torch.device | None = None) -> str:
     except ImportError as error:
         compiler = _COMPILERS[kind]
         return f"{compiler} cannot be imported ({error}); pip install {compiler}"
+    if kind == "cuda" and torch.cuda.is_available():
+        from .triton_backend import why_no_kernel_runs
+
+        return why_no_kernel_runs(torch.device(device))
     return ""
 
 

@@ -9,6 +9,11 @@ from torch import Tensor
 from .edges import Edges
 
 
+def narrowest_box(r_max: float) -> float:
+    """Return the smallest width, Å, of a box: twice the cutoff, handed over in single precision."""
+    return 2 * r_max * (1 - 1e-6)
+
+
 def padded_edges(
     positions: Tensor, box: Tensor | None, r_max: float, capacity: int
 ) -> tuple[Edges, Tensor, Tensor]:
@@ -54,7 +59,11 @@ def padded_edges(
 
         overflow = (rank[-1] > capacity) | ~positions.isfinite().all()
         if box is not None:
-            overflow = overflow | ~(box.diagonal() >= 2 * r_max).all() | (box.triu(1) != 0).any()
+            overflow = (
+                overflow
+                | ~(box.diagonal() >= narrowest_box(r_max)).all()
+                | (box.triu(1) != 0).any()
+            )
 
     vectors = _nearest(positions[j] - positions[i], box)
     away = torch.zeros_like(vectors)

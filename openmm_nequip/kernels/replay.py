@@ -3,9 +3,15 @@
 A small system's step is some hundred short kernels, which a GPU executes faster than a host can
 launch them. Captured as a graph they are launched at once. The lengths of its arrays are fixed, so
 the neighbour list has places to spare; when they do not suffice, the step is captured anew with
-more of them and repeated: no result of a list that was too short is ever returned.
+more of them and repeated: no result of a list that was too short is ever returned. Where CUDA
+refuses to capture, the same step is executed kernel by kernel.
 """
 
+import gc
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 
 import torch
@@ -21,6 +27,7 @@ MOST_ATOMS = 1000
 _SPARE = 1.15  # times the edges that were found
 _WARM_UP = 4  # evaluations; TorchScript watches two and compiles in the third
 _one_capture = Lock()
+_log = logging.getLogger(__name__)
 
 
 class ReplayedStep:
@@ -45,6 +52,7 @@ class ReplayedStep:
         self.potential = potential
         self.types = types
         self.capacity = self.captures = 0
+        self._can_capture = types.device.type == "cuda"
         self._positions = torch.zeros((len(types), 3), dtype=torch.float64, device=types.device)
         self._box: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -109,9 +117,9 @@ class ReplayedStep:
     def _capture(self) -> None:
         self.captures += 1
         self._graph = None
-        if self.types.device.type != "cuda":
+        if not self._can_capture:
             return
-        stream = torch.cuda.Stream()
+        stream = _stream(self.types.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):  # compiles, and finds out what the host has to know
@@ -120,9 +128,19 @@ class ReplayedStep:
         graph = torch.cuda.CUDAGraph()
         # OpenMM may prepare other forces meanwhile, in another thread
         capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
-        with _one_capture, capture:
-            self._results = self._evaluate()
-        self._graph = graph
+        try:
+            # the outer stream context restores the stream where a broken capture does not
+            with _one_capture, torch.cuda.stream(stream), _no_collection(), capture:
+                self._results = self._evaluate()
+        except RuntimeError as error:
+            self._can_capture = False
+            cause = error.__context__ or error
+            _log.warning(
+                "CUDA could not capture the step, which is slower now but right: %s",
+                " ".join(f"{type(cause).__name__}: {cause}".split())[:300],
+            )
+        else:
+            self._graph = graph
 
     def _replay(self) -> None:
         if self._graph is None:
@@ -139,3 +157,22 @@ class ReplayedStep:
         assert gradient is not None
         forces = sum_onto_atoms(gradient, edges)
         return energies.detach(), forces, vectors.detach(), gradient, overflow
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for captures: cuBLAS keeps memory for each that it was called on."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from freeing what lies on the GPU, which would break a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

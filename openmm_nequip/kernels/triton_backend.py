@@ -5,7 +5,10 @@ the first call for a form compiles, and must not be captured. The number of atom
 compiled in. All sums are in a fixed order.
 """
 
+import os
+import tempfile
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -14,7 +17,50 @@ from torch import Tensor
 from . import triton_source
 from .edges import Edges
 from .form import form
-from .generated import load
+from .generated import folder, load
+
+_PROBE = '''\
+"""A kernel that writes a number."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def write(out):
+    tl.store(out, 7)
+'''
+
+
+@cache
+def why_no_kernel_runs(device: torch.device) -> str:
+    """Try a kernel on a GPU; return what is wrong, or an empty string.
+
+    Triton also needs a C compiler and Python's headers, with which it makes what launches kernels,
+    and a folder that it can write.
+    """
+    _cache_somewhere()
+    out = torch.zeros(1, dtype=torch.int32, device=device)
+    try:
+        with torch.cuda.device_of(out):
+            load("probe", _PROBE).write[(1,)](out)
+        return "" if int(out) == 7 else "Triton's kernels compute nothing here"
+    except Exception as error:  # whatever a compiler can run into
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return f"Triton cannot run a kernel ({reason}); it needs a C compiler and Python's headers"
+
+
+def _cache_somewhere() -> None:
+    """Give Triton a folder for compiled code where it would not find one, as in a container."""
+    if "TRITON_CACHE_DIR" in os.environ:
+        return
+    try:
+        usual = Path(os.environ.get("TRITON_HOME") or Path.home()) / ".triton" / "cache"
+        usual.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=usual):
+            return
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        os.environ["TRITON_CACHE_DIR"] = str(folder() / "triton")
 
 
 def convolution(x: Tensor, y: Tensor, w: Tensor, edges: Edges, key: str) -> Tensor:

@@ -113,8 +113,8 @@ class Checkpoint:
         except (openmm.OpenMMException, OSError, ValueError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"checkpoint '{portable}' is damaged ({reason}): move the run folder away and start "
-                "again; what was written until now stays readable by 'analyze'"
+                f"checkpoint '{portable}' is damaged ({reason}): move the run folder away and "
+                "start again; what was written until now stays readable by 'analyze'"
             ) from None
         return False
 

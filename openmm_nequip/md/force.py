@@ -11,6 +11,7 @@ from openmm.app import Topology
 
 from ..data.graph import Graph
 from ..errors import InputError
+from ..kernels.padded import narrowest_box
 from ..potential import Potential
 from ..units import NM
 from . import python_force, torch_force
@@ -131,7 +132,7 @@ def isolated_energies(potential: Potential) -> torch.Tensor:
 def _check_box(box: Any, r_max: float) -> None:
     rows = np.array([row.value_in_unit(unit.nanometer) for row in box])
     width = float(box_widths(torch.from_numpy(rows)).min())
-    if width < 2 * r_max * NM:
+    if width < narrowest_box(r_max) * NM:
         raise InputError(
             f"the periodic box is {width:.3f} nm wide at its narrowest, less than twice the "
             f"potential's cutoff of {r_max * NM:g} nm: use a larger system, or a topology "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..kernels.padded import narrowest_box
 from ..kernels.potential import FusedPotential
 from ..kernels.replay import MOST_ATOMS, ReplayedStep
 from ..potential import Potential
@@ -94,7 +95,7 @@ class FusedEngine:
             return False
         if box is None or not any(periodic):
             return True
-        wide = bool((box.diagonal() >= 2 * self.potential.r_max).all())
+        wide = bool((box.diagonal() >= narrowest_box(self.potential.r_max)).all())
         return all(periodic) and wide and not np.triu(box, 1).any()
 
     def _replay(self, positions: Tensor, types: Tensor, lattice: np.ndarray | None) -> Evaluation:
@@ -144,7 +145,7 @@ class FusedModule(OpenMMModule):
         if box is not None:
             lattice = box.detach().to("cpu", torch.float64).numpy() / self.nm
             if (lattice != self._checked).any():
-                if not float(box_widths(torch.from_numpy(lattice)).min()) >= 2 * self.r_max:
+                if not float(box_widths(torch.from_numpy(lattice)).min()) >= self.narrowest:
                     raise RuntimeError(self.too_narrow)
                 self._checked = lattice
         try:

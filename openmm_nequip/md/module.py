@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from vesin_torch import NeighborList
 
 from ..data.graph import Graph
+from ..kernels.padded import narrowest_box
 from ..potential import Potential
 from ..units import KJ_PER_MOL, KJ_PER_MOL_NM, NM
 from .verlet import FARTHEST
@@ -60,6 +61,7 @@ class OpenMMModule(nn.Module):
         self.periodic = periodic
         self.energy_offset = energy_offset
         self.r_max = potential.r_max
+        self.narrowest = narrowest_box(potential.r_max)
         self.nm = NM
         self.kj_per_mol = KJ_PER_MOL
         self.kj_per_mol_nm = KJ_PER_MOL_NM
@@ -132,7 +134,7 @@ class OpenMMModule(nn.Module):
         cell = torch.zeros([3, 3], dtype=torch.float64, device=points.device)
         if box is not None:
             cell = box.detach().to(points.device, torch.float64) / self.nm
-            if float(box_widths(cell).min()) < 2 * self.r_max:
+            if float(box_widths(cell).min()) < self.narrowest:
                 raise RuntimeError(self.too_narrow)
         neighbors = NeighborList(self.r_max, True, True).compute(points, cell, self.periodic, "ijS")
         graph = Graph(

@@ -30,6 +30,8 @@ from ..modelfile import write_atomically
 KINDS = ("torch", "python-torch", "python")
 _CLASSES = {"torch": "TorchForce", "python-torch": "PythonTorchForce", "python": "PythonForce"}
 _HELP = "pip install 'openmm-nequip[torch-force]' installs versions that fit each other"
+#: openmm-torch queues the positions for this kind on a stream that PyTorch does not wait for.
+_TOO_EARLY = "PythonTorchForce is called before the positions have arrived"
 _TIMEOUT = 300  # seconds; importing torch from a cold disk is slow
 
 
@@ -151,6 +153,8 @@ def _probe_here(kind: str) -> dict[str, str]:
             result = _energy_and_force(platform, make_force())
             right = abs(result[0] - 0.5) < 1e-6 and abs(result[1] - 2.0) < 1e-6
             problems[platform.getName()] = "" if right else f"gives wrong numbers: {result}"
+            if right and kind == "python-torch" and platform.getName() in ("CUDA", "HIP"):
+                problems[platform.getName()] = _TOO_EARLY
         except openmm.OpenMMException as error:
             problems[platform.getName()] = str(error).splitlines()[0]
     return problems

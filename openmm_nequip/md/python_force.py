@@ -44,12 +44,11 @@ class Computation:
         if self.settings.periodic:
             arguments.append(torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True)._value))
         if self.settings.interpolate:
-            scale = state.getParameters()[LAMBDA]
-            if scale == 0:  # the network has nothing to say
-                energy, forces = torch.zeros([]), torch.zeros_like(positions)
-                return (energy, forces) if as_tensors else (0.0, forces.numpy())
-            arguments.append(torch.tensor(scale, dtype=torch.float64))
-        energy, forces = self.module(positions, *arguments)
+            arguments.append(torch.tensor(state.getParameters()[LAMBDA], dtype=torch.float64))
+        if self.settings.interpolate and arguments[-1] == 0:  # the network has nothing to say
+            energy, forces = torch.zeros([]), torch.zeros_like(positions)
+        else:
+            energy, forces = self.module(positions, *arguments)
         if forces.is_cuda:  # OpenMM copies them on a stream of its own
             torch.cuda.synchronize(forces.device)
         return (energy, forces) if as_tensors else (energy.item(), forces.numpy())

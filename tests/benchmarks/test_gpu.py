@@ -85,7 +85,13 @@ def test_items_fail_alone(gpu, tmp_path):
     finally:
         report.worker.stop()
     items = json.loads(report.path.read_text())["items"]
-    assert len(items) == len(report.log.read_text().splitlines()) == 9
+    log = report.log.read_text().splitlines()
+    assert [item["name"] for item in items] == [
+        line.split("  ")[0] for line in log if line.startswith(tuple(i["name"] for i in items))
+    ]
+    assert len(items) == 9
+    assert "in fails" in items[1]["traceback"]
+    assert "Traceback (most recent call last):" in log
 
 
 def test_only_what_was_asked_for(gpu, tmp_path):
@@ -176,6 +182,6 @@ def test_every_item_runs(tmp_path):
     items = json.loads((tmp_path / "gpu.json").read_text())["items"]
     assert not [item for item in items if "error" in item]
     kinds = {item["name"].split("/")[0] for item in items if "skipped" not in item}
-    assert kinds >= {"machine", "works", "openmm", "md", "step", "profile", "kernels", "forces",
-                     "tests", "train"}  # fmt: skip
+    assert kinds >= {"machine", "compile", "works", "openmm", "md", "step", "profile", "kernels",
+                     "forces", "tests", "train"}  # fmt: skip
     assert "ms per step in OpenMM" in done.stdout

@@ -4,6 +4,10 @@ Without a GPU the same function runs without a graph; that a graph could capture
 tensors, which have no values, so that whatever waits for one fails.
 """
 
+import gc
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from openmm_nequip.data.frame import Frame
 from openmm_nequip.errors import InputError
-from openmm_nequip.kernels import network
+from openmm_nequip.kernels import network, replay
 from openmm_nequip.kernels.form import form, form_key
 from openmm_nequip.kernels.linear_ops import ByType
 from openmm_nequip.kernels.network import radial_tables
@@ -114,6 +118,41 @@ def test_box_that_becomes_too_narrow(potential):
     for wrong in (0.5 * box, box.T.contiguous()):
         with pytest.raises(ValueError, match="narrower than twice the cutoff"):
             step(positions, wrong)
+
+
+def test_a_box_of_twice_the_cutoff_in_single_precision(potential):
+    positions, _ = scene("triclinic")
+    box = torch.eye(3) * (2 * potential.r_max * 0.1)  # nm; as TorchForce hands it over on CUDA
+    box = box.double() / 0.1
+    assert box[0, 0] < 2 * potential.r_max
+    found = step_of(potential)(torch.from_numpy(positions), box)
+    assert all(result.isfinite().all() for result in found)
+    with pytest.raises(ValueError, match="narrower than twice the cutoff"):
+        step_of(potential)(torch.from_numpy(positions), 0.9999 * box)
+
+
+def test_a_capture_that_fails_is_said_once_and_costs_only_time(potential, monkeypatch, caplog):
+    class Broken(nullcontext):
+        def __exit__(self, *_):
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    monkeypatch.setattr(replay, "_stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: Broken())
+    positions, box = map(torch.from_numpy, scene("triclinic"))
+    expected = step_of(potential)(positions, box)
+    step = step_of(potential)
+    step._can_capture = True
+    for _ in range(2):
+        for a, b in zip(step(positions, box), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+    (record,) = caplog.records
+    assert "could not capture the step, which is slower now but right" in record.message
+    assert "previous error during capture" in record.message
+    assert gc.isenabled()
 
 
 def test_chosen_for_small_systems_in_boxes_that_it_knows(potential, monkeypatch):

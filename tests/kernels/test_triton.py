@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from e3nn.o3 import Irreps
 
-from openmm_nequip.kernels import triton_source
+from openmm_nequip.kernels import triton_backend, triton_source
 from openmm_nequip.kernels.form import form, form_key
 from openmm_nequip.kernels.generated import load
 from openmm_nequip.nn.convolution import Convolution
@@ -55,6 +56,40 @@ def test_split_into_many_kernels(report, function):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_bitwise_repeatable(report, function):
     assert report["repeated"][function]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_kernel_is_tried_before_the_engine_is_chosen(tmp_path, writable):
+    code = (
+        "import os, torch; from openmm_nequip.kernels.triton_backend import why_no_kernel_runs; "
+        "print(repr(why_no_kernel_runs(torch.device('cpu')))); "
+        "print(os.environ.get('TRITON_CACHE_DIR', 'as usual'))"
+    )
+    if not writable:
+        (tmp_path / "home").touch()  # no folder
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1", "HOME": str(tmp_path / "home"),
+        "OPENMM_NEQUIP_CACHE": str(tmp_path / "kernels"),
+    }  # fmt: skip
+    environment.pop("TRITON_CACHE_DIR", None)
+    environment.pop("TRITON_HOME", None)
+    output = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    expected = "as usual" if writable else str(tmp_path / "kernels" / "triton")
+    assert output.splitlines() == ["''", expected]
+
+
+def test_a_kernel_that_cannot_be_launched_is_a_reason(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("Failed to find C compiler. Please specify via CC")
+
+    monkeypatch.setattr(triton_backend, "load", broken)
+    triton_backend.why_no_kernel_runs.cache_clear()
+    reason = triton_backend.why_no_kernel_runs(torch.device("cpu"))
+    triton_backend.why_no_kernel_runs.cache_clear()
+    assert "Failed to find C compiler" in reason
+    assert "needs a C compiler and Python's headers" in reason
 
 
 def test_nan_reaches_the_atoms_that_see_it(report):
