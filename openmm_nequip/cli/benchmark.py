@@ -88,8 +88,10 @@ def benchmark(
     from ..benchmarking.run import Settings, run
     from ..benchmarking.run import full as full_settings
 
+    if profile and (part or not full):
+        part = list(dict.fromkeys([*(part or Settings().parts), "profile"]))
     chosen: dict[str, Any] = {
-        "parts": part if part or not profile else ["energy", "md"],
+        "parts": part,
         "models": model,
         "atoms": atoms,
         "engines": engine,
@@ -101,8 +103,6 @@ def benchmark(
     if engine and "nequip-aotinductor" in engine:
         chosen["compile"] = True
     changes = {key: value for key, value in chosen.items() if value is not None}
-    if profile and not full:
-        changes["parts"] = [*changes["parts"], "profile"]
     settings = (full_settings if full else Settings)(repeats=repeats, threads=threads, **changes)
     folder = output or Path(time.strftime("benchmark-%Y%m%d-%H%M%S"))
 

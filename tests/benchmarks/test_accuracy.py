@@ -559,12 +559,27 @@ SIZES = {
 }
 
 
+@pytest.fixture
+def with_data(tasks, frames, reference_data, tmp_path, monkeypatch):
+    """Return the configuration of a case and the frames it uses, if they are there."""
+    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data.folder))
+
+    def configuration(case, overrides=()) -> TrainConfig:
+        config = tasks.configuration(case, overrides=overrides)
+        data, folder = config.data, reference_data.folder
+        names = [data.file] if isinstance(data.file, str) else data.file
+        names = [*names, *filter(None, (data.test_file, data.isolated_atoms_file))]
+        if (folder / f"rmd17/npz_data/rmd17_{case.molecule}.npz").exists():  # not cut yet
+            names = [f"rmd17/splits/index_{name}_{case.split}.csv" for name in ("train", "test")]
+        reference_data.with_all(*(name.removeprefix(f"{folder}/") for name in names))
+        return frames.with_frames(case, config, tmp_path)
+
+    return configuration
+
+
 @pytest.mark.parametrize("task", SIZES)
-def test_reference_data(tasks, frames, reference_data, tmp_path, monkeypatch, task):
-    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
-    case = tasks.cases(task)[0]
-    start = OTHER_START if task == "fine-tuning" else []
-    config = frames.with_frames(case, tasks.configuration(case, overrides=start), tmp_path)
+def test_reference_data(tasks, with_data, tmp_path, task):
+    config = with_data(tasks.cases(task)[0], OTHER_START if task == "fine-tuning" else [])
     reader = Reader(config.data, None, config.model.r_max, tmp_path, lambda text: None)
     sets = load_sets(reader, config.seed)
     sizes, atoms, energy, force = SIZES[task]
@@ -579,19 +594,17 @@ def test_reference_data(tasks, frames, reference_data, tmp_path, monkeypatch, ta
     assert with_stress == {task == "quartz"}
 
 
-def test_frames_of_3bpa_for_fine_tuning(tasks, frames, reference_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
+def test_frames_of_3bpa_for_fine_tuning(tasks, with_data):
     (case,) = tasks.cases("fine-tuning", [200], ["3bpa"], starts=["fine-tuned"])
-    config = frames.with_frames(case, tasks.configuration(case, overrides=OTHER_START), tmp_path)
+    config = with_data(case, OTHER_START)
     split = json.loads(Path(config.data.split_file).read_text())
     assert [len(split[name]) for name in ("train", "val", "test")] == [200, 50, 250]
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_all_molecules_of_rmd17(tasks, frames, reference_data, tmp_path, monkeypatch, number):
-    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
+def test_all_molecules_of_rmd17(tasks, with_data, tmp_path, number):
     (case,) = tasks.cases("rmd17", [950], [tasks.MOLECULES[number]])
-    config = frames.with_frames(case, tasks.configuration(case), tmp_path)
+    config = with_data(case)
     split = json.loads(Path(config.data.split_file).read_text())
     assert (len(split["train"]), len(split["val"])) == (950, 50)
     assert not set(split["train"]) & set(split["val"])

@@ -191,7 +191,8 @@ def test_data_must_be_there(scripts, model, tmp_path, monkeypatch):
 
 
 def test_reference_frames_are_of_classical_nuclei(scripts, reference_data, monkeypatch):
-    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data))
+    names = ("water_rdf", *(f"water_pbe0/data_{k}.xyz" for k in range(3)))
+    monkeypatch.setenv("OPENMM_NEQUIP_DATA", str(reference_data.with_all(*names)))
     frames = scripts.reference_frames()
     assert len(frames) == 320
     found = scripts.structure(*scripts.coordinates(frames), scripts.bonds_of(frames[0]))

@@ -128,17 +128,14 @@ def some_edges(n: int = 30, e: int = 200) -> Edges:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_same_bits_for_any_number_of_threads(function):
+def test_same_bits_for_any_number_of_threads(function, several_threads):
     edges, key = some_edges(), KEYS["odd widths"]
     inputs = arguments(function, key, edges, torch.float32)
-    before, results = numba.get_num_threads(), []
-    try:
-        for threads in (1, numba.config.NUMBA_NUM_THREADS, 1):
-            numba.set_num_threads(threads)
-            result = getattr(ops, function)(*inputs, edges, key)
-            results.append((result,) if isinstance(result, Tensor) else result)
-    finally:
-        numba.set_num_threads(before)
+    results = []
+    for threads in (1, several_threads, 1):
+        numba.set_num_threads(threads)
+        result = getattr(ops, function)(*inputs, edges, key)
+        results.append((result,) if isinstance(result, Tensor) else result)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

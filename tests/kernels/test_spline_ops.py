@@ -112,21 +112,17 @@ def test_operators_are_well_formed():
     torch.library.opcheck(library.spline_transpose.default, (x, a, v, 1, 9), test_utils=tests)
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_same_bits_for_any_number_of_threads(several_threads):
     x, a, c, v = inputs(1001, 64, 300, torch.float32)
 
     def all_three():
         return spline(x, c, 1, a), spline_dot(x, c, v, 1), spline_transpose(x, v, 1, 64, a)
 
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        expected = all_three()
-        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
-        for one, other in zip(expected, all_three(), strict=True):
-            assert torch.equal(one, other)
-    finally:
-        numba.set_num_threads(before)
+    numba.set_num_threads(1)
+    expected = all_three()
+    numba.set_num_threads(several_threads)
+    for one, other in zip(expected, all_three(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_float32_is_the_rounded_float64():

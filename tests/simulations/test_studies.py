@@ -145,9 +145,7 @@ def test_study(study, tmp_path):
 
 @pytest.mark.slow
 def test_a_solvated_peptide_is_simulated_as_it_is(reference_data, tmp_path):
-    given = reference_data / "mlmm_inputs" / "alanine-dipeptide-explicit.pdb"
-    if not given.exists():
-        pytest.skip(f"no {given}")
+    given = reference_data / "mlmm_inputs/alanine-dipeptide-explicit.pdb"
     study, command = "alanine_dipeptide_in_water", ["python", "run.py", str(given)]
     folder = run(study, [*command, "--picoseconds", "0.2"], tmp_path)
     frames = mdtraj.load(folder / "trajectory.dcd", top=folder / "topology.pdb")

@@ -17,6 +17,7 @@ from openmm_nequip.kernels.engine import set_num_threads
 from openmm_nequip.kernels.potential import FusedPotential
 from openmm_nequip.potential import Potential
 from openmm_nequip.training import run
+from openmm_nequip.training.config import TrainConfig
 from openmm_nequip.training.ema import EMA
 from openmm_nequip.training.evaluation import evaluation_batches, predict
 from openmm_nequip.training.run import train
@@ -55,17 +56,27 @@ def test_engines_have_the_same_loss_curve(tmp_path, cluster_file, radial):
         assert two == pytest.approx(one, rel=1e-9)
 
 
+def weights(settings: TrainConfig, output: Path, threads: int, monkeypatch) -> dict:
+    """Return those that training with so many of Numba's threads ends with."""
+    monkeypatch.setattr(run, "set_num_threads", lambda _: numba.set_num_threads(threads))
+    return openmm_nequip.load(train(settings, output)).state_dict()
+
+
 @pytest.mark.parametrize("radial", ["exact", "spline"])
-def test_same_bits_again_and_for_any_number_of_threads(tmp_path, cluster_file, radial, monkeypatch):
+def test_same_bits_again(tmp_path, cluster_file, radial, monkeypatch):
     settings = config(cluster_file, {"engine": "fused"}, model={"radial": radial})
-    weights = []
-    for k, threads in enumerate((1, 1, numba.config.NUMBA_NUM_THREADS)):
-        monkeypatch.setattr(run, "set_num_threads", lambda _, n=threads: numba.set_num_threads(n))
-        path = train(settings, tmp_path / str(k))
-        weights.append(openmm_nequip.load(path).state_dict())
-    for name, tensor in weights[0].items():
-        assert torch.equal(tensor, weights[1][name]), name
-        assert torch.equal(tensor, weights[2][name]), name
+    first, again = (weights(settings, tmp_path / name, 1, monkeypatch) for name in "ab")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize("radial", ["exact", "spline"])
+def test_same_bits_for_any_number_of_threads(
+    tmp_path, cluster_file, radial, monkeypatch, several_threads
+):
+    settings = config(cluster_file, {"engine": "fused"}, model={"radial": radial})
+    one = weights(settings, tmp_path / "one", 1, monkeypatch)
+    all_ = weights(settings, tmp_path / "all", several_threads, monkeypatch)
+    assert all(torch.equal(tensor, all_[name]) for name, tensor in one.items())
 
 
 def test_engine_is_chosen_by_what_can_be_compiled(monkeypatch, cluster_file, tmp_path):
