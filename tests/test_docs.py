@@ -110,7 +110,7 @@ def keys_in_table(page: Path, heading: str) -> list[str]:
     return [key for row in table.splitlines() for key in re.findall(r"`(.+?)`", row.split("|")[1])]
 
 
-@pytest.mark.parametrize(("page", "heading", "config"), TABLES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("page", "heading", "config"), TABLES, ids=["train", "simulate"])
 def test_keys_in_tables_exist(page, heading, config):
     keys = keys_in_table(ROOT / f"docs/{page}.md", heading)
     assert len(keys) > 10

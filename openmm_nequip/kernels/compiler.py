@@ -188,7 +188,7 @@ class _Compiler:
         if title not in self._announced:
             self._announced.add(title)
             _log.warning(
-                "compiling kernels for %s (once on this machine; seconds to a minute)",
+                "compiling kernels for %s (once on this machine; seconds to minutes)",
                 title.rstrip("."),
             )
 

@@ -477,7 +477,8 @@ def test_long_names_go_into_mmcif(tmp_path):
 
 
 def test_amber_files(reference_data, model):
-    folder = reference_data / "mlmm_inputs"
+    names = ("toluene-explicit.rst7", "toluene-explicit.prm7", "toluene.pdb")
+    folder = reference_data.with_all(*(f"mlmm_inputs/{name}" for name in names)) / "mlmm_inputs"
     config = parse_config(
         SimulationConfig,
         {
@@ -500,7 +501,7 @@ def test_amber_files(reference_data, model):
 
 
 def test_alanine_dipeptide_by_names_of_force_fields(reference_data, model):
-    folder = reference_data / "mlmm_inputs"
+    folder = (reference_data / "mlmm_inputs/alanine-dipeptide-explicit.pdb").parent
     config = parse_config(
         SimulationConfig,
         {
