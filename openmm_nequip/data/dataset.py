@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ..errors import InputError, did_you_mean
 from ..potential import make_graph
@@ -97,6 +97,9 @@ class FrameDataset(Dataset[tuple[Graph, Targets]]):
         Chemical symbols in the order of the potential's types.
     r_max
         Cutoff of the neighbour lists, Å.
+    keep
+        Whether neighbour lists stay in memory; processes that load data keep none, because each
+        would come to hold all.
 
     Raises
     ------
@@ -104,7 +107,10 @@ class FrameDataset(Dataset[tuple[Graph, Targets]]):
         A frame contains an element that the list lacks.
     """
 
-    def __init__(self, frames: Sequence[Frame], elements: Sequence[str], r_max: float):
+    def __init__(
+        self, frames: Sequence[Frame], elements: Sequence[str], r_max: float, keep: bool = True
+    ):
+        self.keep = keep
         self.frames = list(frames)
         self.elements = list(elements)
         self.r_max = float(r_max)
@@ -119,8 +125,9 @@ class FrameDataset(Dataset[tuple[Graph, Targets]]):
         item = self._items[index]
         if item is None:
             frame = self.frames[index]
-            graph = make_graph(frame, self._types[index], self.r_max)
-            item = self._items[index] = (graph, make_targets(frame))
+            item = make_graph(frame, self._types[index], self.r_max), make_targets(frame)
+            if self.keep and get_worker_info() is None:
+                self._items[index] = item
         return item
 
     @property

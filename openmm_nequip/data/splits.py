@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -105,7 +106,10 @@ class Split:
 
 def is_split(path: str | Path) -> bool:
     """Return whether a file of indices says of which frames they are, as `Split.save` does."""
-    return Path(path).suffix == ".json" and "fingerprint" in _read_json(Path(path))
+    if Path(path).suffix != ".json":
+        return False
+    values = _read_json(Path(path))
+    return isinstance(values, dict) and "fingerprint" in values
 
 
 def split_frames(
@@ -160,6 +164,8 @@ def split_frames(
         raise InputError(f"only one set can be 'rest', got {' and '.join(rest)}")
     for name in [*(n for n in drawn if n not in rest), *rest]:
         count = len(pool) if name in rest else _count(name, requests[name], total)
+        if isinstance(requests[name], float) and 0 < len(pool) == count - 1:
+            count -= 1  # fractions that add up to 1, each rounded
         if count > len(pool):
             raise InputError(
                 f"{name}: {count} frames asked for, {len(pool)} of {total} are left; ask for fewer"
@@ -275,8 +281,13 @@ def _read_indices(path: Path, name: str) -> Sequence[int]:
     if not path.is_file():
         raise InputError(f"{name}: index file '{path}' does not exist")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return _named(path, name, {key: arrays[key] for key in arrays.files})
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {key: arrays[key] for key in arrays.files}
+        except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} is not a readable .npz file: {reason}") from None
+        return _named(path, name, found)
     if path.suffix == ".json":
         values = _read_json(path)
         return _named(path, name, values) if isinstance(values, dict) else values
@@ -297,7 +308,7 @@ def _named(path: Path, name: str, values: Mapping[str, Sequence[int]]) -> Sequen
     raise InputError(f"{path} has no '{name}' among its keys ({', '.join(values)})")
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

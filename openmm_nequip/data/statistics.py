@@ -131,10 +131,11 @@ def compute_statistics(
     most = np.full(len(elements), -1)
     compositions: list[FloatArray] = []
     energies: list[float] = []
-    singles: dict[str, float] = {}
+    singles: dict[str, Frame] = {}
+    conflicts: list[str] = []
     num_frames = 0
     for frame in isolated_atoms:
-        _add_single(frame, singles, r_max)
+        _add_single(frame, singles, conflicts, r_max)
     for frame in frames:
         num_frames += 1
         types = type_map(frame.numbers, frame.source)
@@ -155,7 +156,7 @@ def compute_statistics(
             force_atoms += composition
             max_square = max(max_square, float(squares.max()))
         if frame.energy is not None:
-            _add_single(frame, singles, r_max)
+            _add_single(frame, singles, conflicts, r_max)
             compositions.append(composition)
             energies.append(frame.energy)
     if num_frames == 0:
@@ -163,7 +164,12 @@ def compute_statistics(
 
     counts = np.array(compositions).reshape(-1, len(elements))
     references, source, notes = _references(
-        reference_energies, singles, counts, np.array(energies), elements
+        reference_energies,
+        {symbol: frame.energy for symbol, frame in singles.items() if frame.energy is not None},
+        conflicts,
+        counts,
+        np.array(energies),
+        elements,
     )
     energy_rms = None
     if energies:
@@ -234,16 +240,19 @@ def _count(types: IntArray, elements: Sequence[str]) -> FloatArray:
     return np.bincount(types, minlength=len(elements)).astype(np.float64)
 
 
-def _add_single(frame: Frame, singles: dict[str, float], r_max: float) -> None:
-    """Note the energy of a frame that is one atom in vacuum, or alone in a large box."""
+def _add_single(
+    frame: Frame, singles: dict[str, Frame], conflicts: list[str], r_max: float
+) -> None:
+    """Note a frame that is one atom in vacuum, or alone in a large box."""
     if len(frame) != 1 or frame.energy is None:
         return
     if len(pair_distances(frame.positions, frame.cell, frame.pbc, max(r_max, _ALONE))[0]):
         return
     symbol = chemical_symbols[frame.numbers[0]]
-    known = singles.setdefault(symbol, frame.energy)
+    known = singles.setdefault(symbol, frame).energy
+    assert known is not None
     if abs(known - frame.energy) > _SAME_ENERGY:
-        raise InputError(
+        conflicts.append(
             f"isolated {symbol} atoms have different energies: {known:.4f} eV and "
             f"{frame.energy:.4f} eV ({frame.source}); keep the right one or give the reference "
             "energies"
@@ -253,6 +262,7 @@ def _add_single(frame: Frame, singles: dict[str, float], r_max: float) -> None:
 def _references(
     request: ReferenceMethod | Mapping[str, float],
     singles: Mapping[str, float],
+    conflicts: Sequence[str],
     compositions: FloatArray,
     energies: FloatArray,
     elements: Sequence[str],
@@ -270,6 +280,8 @@ def _references(
             "reference energies fitted by least squares"
         )
     if request in ("auto", "isolated") and not missing:
+        if conflicts:
+            raise InputError(conflicts[0])
         return {e: float(singles[e]) for e in elements}, "isolated atoms", []
     if request not in ("auto", "least-squares"):
         raise InputError(
@@ -278,13 +290,35 @@ def _references(
         )
     if len(energies) == 0:
         return dict.fromkeys(elements, 0.0), "none", ["no energies: reference energies are zero"]
-    return _least_squares(compositions, energies, elements)
+    found, source, notes = least_squares(compositions, energies, elements)
+    if request == "auto" and singles:
+        notes = [
+            f"isolated atoms of {', '.join(singles)} are no reference energies, because there is "
+            f"none of {', '.join(missing)}: all were fitted by least squares",
+            *notes,
+        ]
+    return found, source, notes
 
 
-def _least_squares(
+def least_squares(
     compositions: FloatArray, energies: FloatArray, elements: Sequence[str]
 ) -> tuple[dict[str, float], str, list[str]]:
-    """Fit energy per atom to composition; of several exact fits take that of least norm."""
+    """Fit energy per atom to composition; of several exact fits take that of least norm.
+
+    Parameters
+    ----------
+    compositions
+        Atoms of each element in each frame, shape ``[F, T]``.
+    energies
+        eV, shape ``[F]``.
+    elements
+        Chemical symbols, T of them.
+
+    Returns
+    -------
+    references, source, notes
+        eV by element; how they were found; what is to be said of them.
+    """
     atoms = compositions.sum(axis=1)
     solution, _, rank, _ = np.linalg.lstsq(
         compositions / atoms[:, None], energies / atoms, rcond=1e-10

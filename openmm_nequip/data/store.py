@@ -145,6 +145,13 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
         """Number of atoms of each frame, shape ``[F]``."""
         return np.diff(self._atom_range)
 
+    def numbers_of(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Return the atomic numbers that occur in some frames, each once."""
+        wanted = np.zeros(len(self), dtype=bool)
+        wanted[list(indices)] = True
+        numbers = self._open()["numbers"][:][np.repeat(wanted, self.num_atoms)]
+        return np.unique(numbers).astype(np.int64)
+
     @property
     def geometry_hashes(self) -> NDArray[np.uint8]:
         """SHA-256 of each frame's geometry, shape ``[F, 32]``, uint8."""

@@ -61,7 +61,7 @@ def assess(model: str | Path, data: Path, output: Path, **reading: Any) -> dict[
     print(frames.summary(), flush=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     potential = potential.with_engine(choose_engine("auto", device)).to(device)
-    dataset = FrameDataset(frames, potential.elements, potential.r_max)
+    dataset = FrameDataset(frames, potential.elements, potential.r_max, keep=False)
     predictions = predict(
         potential, evaluation_batches(dataset), labels["forces"], labels["stress"]
     )

@@ -42,7 +42,7 @@ def finish(
     results: dict[str, Any] = {}
     for name, frames in (("validation", sets.val), ("test", sets.test)):
         if len(frames):
-            dataset = make_dataset(frames, potential.elements, potential.r_max)
+            dataset = make_dataset(frames, potential.elements, potential.r_max, keep=False)
             found = predict(potential, evaluation_batches(dataset), loss.forces, loss.stress)
             results[name] = errors(found, potential.elements)
             shown = name
@@ -63,6 +63,11 @@ def finish(
         },
         "errors": results,
     }
+    if potential.config.per_type_energy_shifts_trainable:
+        shifts = potential.get_parameter("network.shifts").tolist()
+        potential.metadata["reference_energies"] = dict(
+            zip(potential.elements, shifts, strict=True)
+        )
     if potential.config.radial == "exact":
         potential.metadata["radial_spline"] = radial_spline(potential)
     model_file = folder.path / f"{config.name}.safetensors"

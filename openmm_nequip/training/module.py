@@ -13,7 +13,7 @@ from ..data.graph import Graph
 from ..potential import Potential
 from .config import TrainingConfig
 from .loss import QUANTITIES, Loss
-from .soap import SOAP
+from .soap import SOAP, matrices
 
 
 class PotentialModule(LightningModule):
@@ -82,8 +82,13 @@ class PotentialModule(LightningModule):
             optimizer = SOAP(self.potential, config.learning_rate, weight_decay=config.weight_decay)
         else:
             kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+            trained = [p for p in self.potential.parameters() if p.requires_grad]
+            flat = matrices(self.potential)
+            # frequencies, energy shifts and scales are no weights: they do not decay
+            physical = [p for p in trained if p.dim() == 1 and p not in flat]
+            weights = [p for p in trained if p.dim() > 1 or p in flat]
             optimizer = kind(
-                [p for p in self.potential.parameters() if p.requires_grad],
+                [{"params": weights}, {"params": physical, "weight_decay": 0.0}],
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 amsgrad=config.amsgrad,

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import modelfile
 from ..architectures import Architecture
 from ..architectures.nequip import PRESETS
 from ..config import parse_config
-from ..data.statistics import Statistics, compute_statistics
+from ..data.statistics import Statistics, compute_statistics, least_squares
 from ..domain import Domain, read_domain
 from ..errors import InputError
 from ..potential import Potential
@@ -20,6 +21,8 @@ from .sets import Sets, make_dataset
 
 #: As accurate as the radial network at every edge, and faster (docs/train.md).
 RADIAL = {"radial": "spline", "radial_intervals": 64}
+#: Forces smaller than this, over those of all elements and in eV/Å, are noise around symmetry.
+_SMALLEST_SHARE, _SMALLEST_FORCE = 0.01, 0.01
 
 
 def network(given: dict[str, Any]) -> dict[str, Any]:
@@ -105,23 +108,23 @@ class Preparation:
             per_edge_type_cutoff=_by_element(
                 self.given.get("per_edge_type_cutoff"), dict(zip(names, elements, strict=True))
             ),
-            reference_energies=self._references(elements, in_data),
+            reference_energies=self._references(elements, names, sets),
             isolated_atoms=sets.isolated,
         )
+        _check_elements(statistics, sets)
         if not statistics.min_distances:
             raise InputError(
                 f"no two atoms of the training frames are within model.r_max of {self.r_max:g} Å: "
                 "it and the positions are in Å"
             )
-        per_type = statistics.force_rms_per_type
+        scales = _energy_scales(statistics, elements)
         automatic = {
             **RADIAL,
             "type_names": names,
             "elements": elements,
             "avg_num_neighbors": statistics.avg_num_neighbors or 1.0,
             "per_type_energy_scales": {
-                name: per_type.get(element) or statistics.force_rms or 1.0
-                for name, element in zip(names, elements, strict=True)
+                name: scales[element] for name, element in zip(names, elements, strict=True)
             },
             "per_type_energy_shifts": {
                 name: statistics.reference_energies[element]
@@ -159,14 +162,19 @@ class Preparation:
                 "data.reference_energies and data.isolated_atoms_file are for new potentials: "
                 "fine-tuning measures by how much the energy shifts have to move; remove them"
             )
+        own_shifts = potential.get_parameter("network.shifts")
         statistics = compute_statistics(
-            sets.train, potential.elements, potential.r_max, reference_energies="least-squares"
+            sets.train,
+            potential.elements,
+            potential.r_max,
+            reference_energies=dict(zip(potential.elements, own_shifts.tolist(), strict=True)),
         )
+        _check_elements(statistics, sets)
         references = potential.metadata.get("reference_energies", {})
         source = potential.metadata.get("reference_source")
         if shifts_move:
-            change = _energy_change(potential, sets)
-            own_shifts = potential.get_parameter("network.shifts")
+            change, notes = _energy_change(potential, sets)
+            statistics = replace(statistics, notes=[*statistics.notes, *notes])
             with torch.no_grad():
                 own_shifts.add_(potential.config.per_type(change))
             shifts = dict(zip(potential.type_names, own_shifts.tolist(), strict=True))
@@ -190,12 +198,19 @@ class Preparation:
         }
         return potential, statistics
 
-    def _references(self, elements: Sequence[str], in_data: Sequence[str]) -> Any:
+    def _references(self, elements: Sequence[str], names: Sequence[str], sets: Sets) -> Any:
         """The request for reference energies in the words of `compute_statistics`."""
         request = self.config.data.reference_energies
+        shifts = self.given.get("per_type_energy_shifts")
+        if shifts is not None:  # they are the energies of single atoms
+            return {
+                element: shifts.get(name, 0.0) if isinstance(shifts, dict) else shifts
+                for name, element in zip(names, elements, strict=True)
+            }
         if request == "auto" and self.config.data.isolated_atoms_file is not None:
             request = "isolated_atoms"
         if isinstance(request, dict):
+            in_data = sets.elements_of("train") | sets.elements_of("val") | sets.elements_of("test")
             return {**{e: 0.0 for e in elements if e not in in_data}, **request}
         return {"isolated_atoms": "isolated", "least_squares": "least-squares"}.get(
             request, request
@@ -212,6 +227,33 @@ def domain_of(statistics: Statistics, charge: int | None, multiplicity: int | No
         num_neighbors={e: (a, b) for e, (a, b) in statistics.num_neighbors_range.items()},
         max_force=statistics.max_force,
     )
+
+
+def _energy_scales(statistics: Statistics, elements: Sequence[str]) -> dict[str, float]:
+    """Return the root mean square force of each element, or of all where symmetry makes it zero."""
+    whole = statistics.force_rms or 0.0
+    if whole < _SMALLEST_FORCE:
+        return dict.fromkeys(elements, 1.0)
+    own = statistics.force_rms_per_type
+    return {e: rms if (rms := own.get(e, 0.0)) > _SMALLEST_SHARE * whole else whole
+            for e in elements}  # fmt: skip
+
+
+def _check_elements(statistics: Statistics, sets: Sets) -> None:
+    """Check that the network learns of every element that it is tested on.
+
+    Raises
+    ------
+    InputError
+        An element is in validation or test frames only.
+    """
+    trained = set(statistics.avg_num_neighbors_per_type)
+    for name, words in (("val", "validation"), ("test", "test")):
+        if untrained := sorted(sets.elements_of(name) - trained):
+            raise InputError(
+                f"{', '.join(untrained)} is in {words} frames and in no training frame, so nothing "
+                "can be learnt of it: take other frames (seed, data.split_file), or leave those out"
+            )
 
 
 def _check_electrons(domain: Domain, sets: Sets) -> None:
@@ -253,22 +295,24 @@ def _by_element(cutoffs: Any, element_of: dict[str, str]) -> Any:
     }
 
 
-def _energy_change(potential: Potential, sets: Sets) -> dict[str, float]:
-    """Fit, by element, what the data's energies have over those of the potential."""
-    dataset = make_dataset(sets.train, potential.elements, potential.r_max)
-    output, targets, _ = predict(potential, evaluation_batches(dataset), forces=False)
-    residuals = (targets.energy - output.energy).tolist()
-    frames = [
-        replace(frame, energy=residual, forces=None)
-        for frame, residual in zip(sets.train, residuals, strict=True)
-        if frame.energy is not None
-    ]
-    if not frames:
+def _energy_change(potential: Potential, sets: Sets) -> tuple[dict[str, float], list[str]]:
+    """Fit, by type, what the data's energies have over those of the potential; with notes."""
+    dataset = make_dataset(sets.train, potential.elements, potential.r_max, keep=False)
+    compositions, residuals = [], []
+    for graph, targets in evaluation_batches(dataset):  # a batch at a time: there may be many
+        output, _, _ = predict(potential, [(graph, targets)], forces=False)
+        counts = np.zeros((len(targets.num_atoms), len(potential.elements)))
+        np.add.at(counts, (graph.batch.numpy(), graph.types.numpy()), 1.0)
+        compositions.append(counts)
+        residuals.append((targets.energy - output.energy).numpy())
+    residual = np.concatenate(residuals)
+    known = np.isfinite(residual)
+    if not known.any():
         raise InputError("fine_tune_shifts: estimate needs energies in the training data")
-    found = compute_statistics(
-        frames, potential.elements, potential.r_max, reference_energies="least-squares"
-    ).reference_energies
+    found, _, notes = least_squares(
+        np.concatenate(compositions)[known], residual[known], potential.elements
+    )
     return {
         name: found[element]
         for name, element in zip(potential.type_names, potential.elements, strict=True)
-    }
+    }, notes

@@ -129,14 +129,19 @@ def _check_labels(config: TrainConfig, sets: Sets) -> None:
     Raises
     ------
     InputError
-        The training frames have no label whose errors count.
+        The training or validation frames have no label whose errors count.
     """
     weights = config.training.loss_weights.model_dump()
-    if not any(weight and has_labels(sets.train, label) for label, weight in weights.items()):
-        raise InputError(
-            "there is nothing to train on: training.loss_weights are zero for all that the "
-            "training frames are labelled with"
-        )
+    counts = [label for label, weight in weights.items() if weight]
+    for frames, name, problem in (
+        (sets.train, "training", "there is nothing to train on"),
+        (sets.val, "validation", "there is nothing to choose the weights by"),
+    ):
+        if not any(has_labels(frames, label) for label in counts):
+            raise InputError(
+                f"{problem}: training.loss_weights are zero for all that the {name} frames are "
+                "labelled with"
+            )
 
 
 def _resolve(config: TrainConfig, potential: Potential, sizes: dict[str, int]) -> TrainConfig:
@@ -188,7 +193,7 @@ def _assemble(
     )
     potential.train()
     module = PotentialModule(potential, loss, training)
-    val_set = make_dataset(sets.val, potential.elements, potential.r_max)
+    val_set = make_dataset(sets.val, potential.elements, potential.r_max, keep=False)
     kept: list[tuple[Graph, Targets]] = []
 
     def validate() -> Predictions:

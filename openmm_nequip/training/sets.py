@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,15 @@ class Sets:
         sets = {"train": self.train, "val": self.val, "test": self.test}
         return {name: fingerprint(frames) for name, frames in sets.items() if len(frames)}
 
+    def elements_of(self, name: str) -> set[str]:
+        """Chemical symbols in the frames of a set, ``'train'``, ``'val'`` or ``'test'``."""
+        frames: FrameSet = getattr(self, name)
+        if isinstance(frames, StoredFrames):
+            return {chemical_symbols[z] for z in frames.store.numbers_of(frames.indices)}
+        return _elements(frames)
+
     def elements(self) -> list[str]:
-        """Chemical symbols of all frames, by atomic number."""
+        """Chemical symbols of all frames, by atomic number; of whole files that are streamed."""
         symbols: set[str] = set()
         for frames in (self.train, self.val, self.test):
             symbols |= set(
@@ -97,13 +105,18 @@ class Sets:
         return _sorted(symbols)
 
 
-def make_dataset(frames: FrameSet, elements: Sequence[str], r_max: float) -> Dataset[Any]:
-    """Return frames as graphs for a potential with these elements and this cutoff."""
+def make_dataset(
+    frames: FrameSet, elements: Sequence[str], r_max: float, keep: bool = True
+) -> Dataset[Any]:
+    """Return frames as graphs for a potential with these elements and this cutoff.
+
+    `keep` is that of `FrameDataset`: not for frames that are looked at once.
+    """
     if isinstance(frames, StoredFrames):
         assert frames.store.elements == list(elements)
         assert frames.store.r_max == r_max
         return Subset(frames.store, frames.indices)
-    return FrameDataset(frames, elements, r_max)
+    return FrameDataset(frames, elements, r_max, keep)
 
 
 def has_labels(frames: FrameSet, label: str) -> bool:
@@ -302,5 +315,22 @@ def _size(path: str) -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that this process may have: of the machine, or less in a container or SLURM job."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in _memory_limits():
+        with suppress(OSError, ValueError):  # "max" is no number
+            limits.append(int(file.read_text()))
+    return min(limits)
+
+
+def _memory_limits() -> Iterator[Path]:
+    """Yield the files with the limits of the control groups that this process is in."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            root = Path("/sys/fs/cgroup") / controllers
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            folder = Path(group.lstrip("/"))
+            yield from (root / part / name for part in (folder, *folder.parents))

@@ -168,6 +168,33 @@ def test_bad_frame(tmp_path, kind, reason):
     assert_same(data[2], made[3])
 
 
+def test_atoms_that_have_left_a_slab_are_a_bad_frame(tmp_path):
+    slab = 'Lattice="5 0 0 0 5 0 0 0 20" pbc="T T F" energy=-1.0 Properties=species:S:1:pos:R:3'
+    text = f"2\n{slab}\nCu 0 0 0\nCu 2 0 {{}}\n"
+    path = write(tmp_path, text.format(2) + text.format(1e7) + text.format(3))
+    with pytest.raises(InputError, match=r"frame 1: atoms are 1e\+07 Å apart"):
+        read_frames(path, require=())
+    data = read_frames(path, require=(), on_bad="skip")
+    assert [bad.index for bad in data.bad] == [1]
+    assert len(data) == 2
+
+
+def test_periodic_without_a_cell_vector_is_a_bad_frame(tmp_path):
+    text = '2\nLattice="9 0 0 0 9 0 0 0 0" {} energy=-1.0\nH 0 0 0\nH 1 0 0\n'
+    with pytest.raises(InputError, match="periodic in a direction for which it has no cell vector"):
+        read_frames(write(tmp_path, text.format("")), require=())
+    slab = read_frames(write(tmp_path, text.format('pbc="T T F"')), require=())[0]
+    assert slab.pbc == (True, True, False)
+
+
+def test_a_comment_in_another_encoding_does_no_harm(tmp_path):
+    made = frames(2)
+    text = extxyz(made).replace("energy=", "note=Å energy=")
+    (tmp_path / "x.xyz").write_bytes(text.encode("latin-1"))
+    for read, frame in zip(read_frames(tmp_path / "x.xyz"), made, strict=True):
+        assert_same(read, frame)
+
+
 def test_truncated_file(tmp_path):
     text = extxyz(frames(3))
     data = read_frames(write(tmp_path, text[: text.rindex("H")]), on_bad="skip")
@@ -199,6 +226,7 @@ def test_single_atom_needs_no_forces(tmp_path):
     data = read_frames(path)
     assert data[0].energy == -13.6
     assert data[0].forces is None
+    assert read_frames(path, require=("energy", "forces", "stress"))[0].stress is None
 
 
 def test_required_labels(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from openmm_nequip.data.fingerprint import fingerprint, geometry_hash
-from openmm_nequip.data.splits import Duplicate, Split, check_duplicates, split_frames
+from openmm_nequip.data.splits import Duplicate, Split, check_duplicates, is_split, split_frames
 from openmm_nequip.data.store import StoreDataset, write_store
 from openmm_nequip.errors import InputError
 
@@ -33,6 +33,8 @@ def test_fractions_and_rest():
     split = split_frames(DATA, "rest", 4)
     assert [len(split.train), len(split.val), len(split.test)] == [16, 4, 0]
     assert len(split_frames(DATA, 1.0).train) == 20
+    split = split_frames(DATA[:15], 0.8, 0.1, 0.1)  # 12, 1.5 and 1.5
+    assert [len(split.train), len(split.val), len(split.test)] == [12, 2, 1]
     assert len(split_frames(DATA, 1).train) == 1
 
 
@@ -106,6 +108,16 @@ def test_bad_index_files(tmp_path):
         split_frames(DATA, tmp_path / "b.json")
     with pytest.raises(InputError, match="not a split"):
         Split.load(tmp_path / "a.json")
+    (tmp_path / "c.json").write_text("5")
+    assert not is_split(tmp_path / "c.json")
+    with pytest.raises(InputError, match="must be a list of whole numbers"):
+        split_frames(DATA, tmp_path / "c.json")
+    np.savez(tmp_path / "d.npz", train=[1, 2])
+    whole = (tmp_path / "d.npz").read_bytes()
+    for content in (b"1 2 3", b"", whole[: len(whole) // 2]):
+        (tmp_path / "d.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"d\.npz is not a readable \.npz file"):
+            split_frames(DATA, tmp_path / "d.npz")
 
 
 def test_duplicates_across_sets():

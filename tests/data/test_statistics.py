@@ -141,6 +141,25 @@ def test_isolated_atoms():
         compute_statistics([*atoms, molecule([1, 0, 0], -13.5)], list(REFERENCES), 1.5)
 
 
+@pytest.mark.parametrize("request_", ["least-squares", REFERENCES])
+def test_isolated_atoms_that_are_not_used_may_differ(request_):
+    """In spin, for example."""
+    atoms = [composed(c) for c in np.eye(3, dtype=int)]
+    data = [*atoms, molecule([1, 0, 0], -13.5), composed([6, 2, 1])]
+    s = compute_statistics(data, list(REFERENCES), 1.5, reference_energies=request_)
+    assert s.reference_energies["O"] == pytest.approx(REFERENCES["O"], abs=0.2)
+
+
+def test_isolated_atoms_of_some_elements_are_said_not_to_be_used():
+    data = [composed([1, 0, 0]), composed([2, 0, 1]), composed([0, 1, 1]), composed([4, 1, 0])]
+    s = compute_statistics(data, list(REFERENCES), 1.5)
+    assert s.reference_source == "least squares"
+    assert s.notes[0] == (
+        "isolated atoms of H are no reference energies, because there is none of C, O: all were "
+        "fitted by least squares"
+    )
+
+
 def test_a_periodic_single_atom_is_not_isolated():
     crystal = Frame(np.array([1]), np.zeros((1, 3)), np.eye(3) * 2.0, (True,) * 3, -5.0)
     assert compute_statistics([crystal], ["H"], 1.0).reference_source == "least squares"

@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from torch.optim import Adam, AdamW
 from torch.utils.data import DataLoader
@@ -12,8 +15,9 @@ from torch.utils.data import DataLoader
 import openmm_nequip
 from openmm_nequip.architectures.nequip import NequIPConfig
 from openmm_nequip.errors import InputError
+from openmm_nequip.modelfile import read_header
 from openmm_nequip.potential import Potential
-from openmm_nequip.training import run
+from openmm_nequip.training import run, sets
 from openmm_nequip.training.config import TrainingConfig
 from openmm_nequip.training.loop import TrainingLoop
 from openmm_nequip.training.loss import Loss
@@ -60,11 +64,37 @@ def test_the_optimizer_is_the_one_configured(training, kind, expected):
     module = PotentialModule(potential, Loss(settings, True, False), settings)
     optimizer = module.configure_optimizers()
     assert type(optimizer) is kind
-    for group in optimizer.param_groups:
-        found = group | ({"weight_decay": optimizer.weight_decay} if kind is SOAP else {})
-        assert {key: found[key] for key in expected} == expected
+    found = optimizer.param_groups[0]
+    found = found | ({"weight_decay": optimizer.weight_decay} if kind is SOAP else {})
+    assert {key: found[key] for key in expected} == expected
     optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert optimized == {id(p) for p in potential.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "soap"])
+def test_energy_shifts_and_frequencies_do_not_decay(optimizer):
+    """They have units; of -1000 eV a hundredth in every step would be more than any step."""
+    settings = TrainingConfig(optimizer=optimizer, weight_decay=0.1, learning_rate=0.01)
+    potential = Potential(
+        NequIPConfig(
+            **TINY, type_names=["Cu", "Au"], avg_num_neighbors=3.0, per_type_energy_shifts=-1000.0,
+            per_type_energy_shifts_trainable=True, bessel_trainable=True,
+        )
+    )  # fmt: skip
+    before = {name: p.detach().clone() for name, p in potential.named_parameters()}
+    module = PotentialModule(potential, Loss(settings, True, False), settings)
+    step = module.configure_optimizers()
+    for _ in range(3):
+        for parameter in potential.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        step.step()
+    changed = {
+        name for name, p in potential.named_parameters() if p.numel() and not p.equal(before[name])
+    }
+    units = {"network.shifts", "network.basis.frequencies"}
+    assert units <= set(before)
+    assert not changed & units
+    assert "network.type_embedding" in changed
 
 
 @pytest.mark.parametrize(
@@ -151,3 +181,77 @@ def test_processes_that_prepare_batches_do_not_change_the_weights(
     helped = weights(config(cluster_file, data={"num_workers": 2}), tmp_path / "helped")
     assert workers == [0, 2]
     assert_equal(alone, helped)
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_an_element_that_is_never_trained_on_is_refused(tmp_path, cluster_file, name):
+    write(tmp_path / "other.xyz", clusters(3, 1, "Cu3Ni"), format="extxyz")
+    data = {f"{name}_file": str(tmp_path / "other.xyz")} | (
+        {"n_val": None} if name == "val" else {}
+    )
+    words = {"val": "validation", "test": "test"}[name]
+    with pytest.raises(InputError, match=f"Ni is in {words} frames and in no training frame"):
+        train(config(cluster_file, data=data), tmp_path / "run")
+
+
+def test_validation_frames_without_labels_that_count_are_refused(tmp_path, cluster_file):
+    frames = clusters(5, 1)
+    for atoms in frames:
+        del atoms.calc.results["forces"]
+    write(tmp_path / "energies.xyz", frames, format="extxyz")
+    data = {"n_val": None, "val_file": str(tmp_path / "energies.xyz"), "require": ["energy"]}
+    training = {"loss_weights": {"energy": 0.0, "forces": 1.0}}
+    with pytest.raises(InputError, match=r"nothing to choose the weights by.*validation frames"):
+        train(config(cluster_file, training, data=data), tmp_path / "run")
+
+
+def test_forces_of_symmetric_crystals_set_no_scale(tmp_path):
+    frames = []
+    for k in range(12):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell[:] * (0.97 + 0.005 * k), scale_atoms=True)
+        atoms.calc = EMT()
+        labels = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        frames.append(atoms)
+    write(tmp_path / "x.xyz", frames, format="extxyz")
+    data = {"n_train": 8, "n_val": 4}
+    found = weights(config(tmp_path / "x.xyz", data=data), tmp_path / "run")
+    assert found["network.scales"].tolist() == [1.0]
+
+
+def test_given_energy_shifts_are_the_reference_energies(tmp_path, cluster_file):
+    shifts = {"Cu": -1.5, "Au": -2.5}
+    train(config(cluster_file, model={"per_type_energy_shifts": shifts}), tmp_path / "fixed")
+    found = read_header(tmp_path / "fixed/tiny.safetensors")["metadata"]
+    assert (found["reference_energies"], found["reference_source"]) == (shifts, "given")
+    model = {"per_type_energy_shifts_trainable": True}
+    train(config(cluster_file, model=model), tmp_path / "moving")
+    path = tmp_path / "moving/tiny.safetensors"
+    potential = openmm_nequip.load(path)
+    moved = dict(
+        zip(potential.elements, potential.get_parameter("network.shifts").tolist(), strict=True)
+    )
+    assert read_header(path)["metadata"]["reference_energies"] == pytest.approx(moved, rel=1e-12)
+
+
+def test_fine_tuning_that_keeps_energies_says_nothing_of_fitted_ones(
+    tmp_path, cluster_file, capsys
+):
+    start = train(config(cluster_file), tmp_path / "start")
+    capsys.readouterr()
+    for shifts, said in (("keep", False), ("estimate", True)):
+        training = {"fine_tune_from": str(start), "fine_tune_shifts": shifts}
+        train(config(cluster_file, training), tmp_path / shifts)
+        assert ("determine 1 of 2 reference energies" in capsys.readouterr().out) == said
+
+
+def test_memory_is_that_of_the_control_group(tmp_path, monkeypatch):
+    (tmp_path / "max").write_text("max")
+    (tmp_path / "job").write_text("123456789")
+    monkeypatch.setattr(
+        sets, "_memory_limits", lambda: [tmp_path / n for n in ("max", "job", "no")]
+    )
+    assert sets._memory() == 123456789
+    monkeypatch.undo()
+    assert sets._memory() > 1e8

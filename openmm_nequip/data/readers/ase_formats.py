@@ -87,6 +87,8 @@ def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
     for name in [name for name in values if name.lower() in USUAL["energy"]]:
         if name in of_atoms or np.size(values[name]) > 1:  # ASE's energies are those of the atoms
             del values[name]
+    if (atoms.pbc & ~atoms.cell.array.any(axis=1)).any():
+        return Record(problem="it is periodic in a direction for which it has no cell vector")
     names = label_keys(values, keys, where)
     labels = {
         label: matrix(values[name]) if label in ("stress", "virial") else values[name]
@@ -104,7 +106,8 @@ def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
 
 def _extxyz_records(path: Path, keys: Keys) -> Iterator[Record]:
     """Split the file by its atom counts, so that one bad frame does not end the reading."""
-    with open_with_compression(path, "rt") as file:
+    # letters of a comment in another encoding than UTF-8 do no harm
+    with io.TextIOWrapper(open_with_compression(path, "rb"), errors="replace") as file:
         for index in itertools.count():
             record = _next_extxyz(file, keys, f"{path}, frame {index}")
             if record is None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import chemical_symbols
 
+from ...errors import InputError
 from ..frame import Frame
 from ..neighbors import neighbor_list
 from .record import Record
@@ -50,8 +51,9 @@ def to_frame(record: Record, units: Units, require: Sequence[str], source: str) 
         stress=None if cell is None else _stress(record, units, cell),
         source=source,
     )
+    without = ("forces",) if cell is not None else ("forces", "stress")  # that one atom may be
     for label in require:
-        if getattr(frame, label) is None and not (label == "forces" and n == 1):
+        if getattr(frame, label) is None and not (n == 1 and label in without):
             found = f"; it has {', '.join(record.found)}" if record.found else ""
             raise BadRecordError(f"no {label}{found}")
     _check_distances(frame)
@@ -123,7 +125,10 @@ def _stress(record: Record, units: Units, cell: np.ndarray) -> np.ndarray | None
 
 
 def _check_distances(frame: Frame) -> None:
-    (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, _SEARCH)
+    try:
+        (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, _SEARCH)
+    except InputError as error:  # of atoms that have left a slab
+        raise BadRecordError(str(error)) from None
     vectors = frame.positions[j] - frame.positions[i]
     if frame.cell is not None:
         vectors = vectors + shifts @ frame.cell
