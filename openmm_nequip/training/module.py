@@ -87,8 +87,12 @@ class PotentialModule(LightningModule):
             # frequencies, energy shifts and scales are no weights: they do not decay
             physical = [p for p in trained if p.dim() == 1 and p not in flat]
             weights = [p for p in trained if p.dim() > 1 or p in flat]
+            groups: list[dict[str, Any]] = [
+                {"params": weights},
+                {"params": physical, "weight_decay": 0.0},
+            ]
             optimizer = kind(
-                [{"params": weights}, {"params": physical, "weight_decay": 0.0}],
+                groups,
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 amsgrad=config.amsgrad,
