@@ -178,11 +178,12 @@ class NequIPPotentialImpl(MLPotentialImpl):
         ------
         InputError
             As `addForces`; an atom has a potential already; a bond that is to be interpolated has
-            no energy.
+            no energy; the force field is polarisable or has other terms that cannot be divided.
         """
         from .md.bonded import check_interpolation
         from .md.force import add_force
         from .md.mixed import (
+            check_force_field,
             keep_molecules,
             name_sites,
             net_charge,
@@ -201,6 +202,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
                 "region with link atoms those of returnInfo=True"
             )
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
+        check_force_field(system)
         if interpolate:
             check_interpolation(topology, system, atoms)
         system, others = take_out(system, atoms)

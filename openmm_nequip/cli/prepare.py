@@ -88,9 +88,10 @@ def prepare(
     from ..md.choices import Choices
     from ..md.prepare import check_new
     from ..md.prepare import prepare as run
+    from ..md.structure import is_file
 
     console = Console(soft_wrap=True, highlight=False)
-    if output is None and Path(source).is_file():
+    if output is None and is_file(source):
         output = Path(Path(source).stem)
     if output is not None:
         check_new(output)

@@ -9,10 +9,12 @@ import mdtraj
 import numpy as np
 from openmm import app, unit
 from rdkit import Chem, rdBase
+from scipy.spatial.distance import cdist
 
 from ..domain import signed
 from ..errors import InputError
 from ..units import NM
+from .checks import long_bonds
 from .choices import Assembled, Choices
 from .ligand import CHARGE_METHODS, SOURCE, Ligand, NonbondedTemplates, own_charges, partial_charges
 from .molecule import (
@@ -35,9 +37,10 @@ from .solvation import (
     nonbonded_settings,
     seeded,
 )
-from .structure import EXAMPLES, Structure, load_structure
+from .structure import EXAMPLES, Structure, is_file, load_structure
 
 PADDING = 1.0  # nm
+_SAME_PLACE = 0.5  # Å
 BIOPOLYMERS = "amber14-all.xml"
 EXAMPLE_SMILES = {"ethanol": "CCO", "water": "O", "methane": "C", "benzene": "c1ccccc1"}
 _SMALL_MOLECULES = ["auto", "nonbonded", "openff"]
@@ -71,11 +74,14 @@ def assemble(choices: Choices, say: Say) -> Assembled:
         structure = None  # and a molecule alone may be anywhere
         placed = _as_given([source, *given]) if given else [_Placed("LIG", source)]
     else:
-        forcefield, files = _force_field(choices, True, water)
+        forcefield, files, water = _force_field(choices, True, water)
         structure, placed = _small_molecules_in(source, given, forcefield, choices.charge, say)
     if structure is None:
-        forcefield, files = _force_field(choices, False, water)
+        forcefield, files, water = _force_field(choices, False, water)
     placed = _named_differently(placed)
+    if structure is not None:
+        for problem in long_bonds(structure.topology, structure.positions, structure.box):
+            raise InputError(f"'{choices.source}': {problem}")
     modeller = _modeller(structure, placed)
     if isinstance(source, Structure) and source.box is not None:
         modeller.topology.setPeriodicBoxVectors(source.box * unit.nanometer)
@@ -83,7 +89,8 @@ def assemble(choices: Choices, say: Say) -> Assembled:
     record |= _parametrise(forcefield, placed, choices, say)
     if structure is not None:
         record["hydrogens_added"] = _complete(modeller, forcefield, water, choices, say)
-    record |= {"force_fields": files, "water_model": water}
+    in_files = WATER_MODELS.get(water, (None,))[0] not in (*files, None)
+    record |= {"force_fields": files, "water_model": "of the force field" if in_files else water}
     _solvate(modeller, forcefield, water, shape, choices, say)
     system = _create_system(forcefield, modeller.topology, choices.cutoff)
     positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
@@ -93,7 +100,7 @@ def assemble(choices: Choices, say: Say) -> Assembled:
 
 def _source(choices: Choices, say: Say) -> Chem.Mol | Structure:
     text = choices.source
-    if Path(text).is_file() and Path(text).suffix.lower() not in _MOLFILES:
+    if is_file(text) and Path(text).suffix.lower() not in _MOLFILES:
         return load_structure(text)
     return _molecule(EXAMPLE_SMILES.get(text, text), choices.seed, say)
 
@@ -101,9 +108,9 @@ def _source(choices: Choices, say: Say) -> Chem.Mol | Structure:
 def _molecule(text: str, seed: int, say: Say) -> Chem.Mol:
     """Read a molfile, or build a molecule from its SMILES."""
     path = Path(text)
-    if path.suffix.lower() in _FILES and not path.is_file():
+    if path.suffix.lower() in _FILES and not is_file(text):
         raise InputError(f"file '{text}' does not exist")
-    if path.is_file():
+    if is_file(text):
         if path.suffix.lower() not in _MOLFILES:
             raise InputError(f"a ligand is an SDF or MOL file or a SMILES, not '{text}'")
         mol = from_molfile(path, seed)
@@ -165,8 +172,10 @@ def _small_molecules_in(
     described = mdtraj.Topology.from_openmm(structure.topology)
     placed, used, found = [], set[int](), []
     for residue, seen in zip(structure.topology.residues(), described.residues, strict=True):
-        polymer = seen.is_protein or seen.is_nucleic or any(residue.external_bonds())
-        if residue not in unmatched or polymer or seen.is_water:
+        # among the names of amino acids there are some that ligands have: UNK, PCA, SAH
+        named = seen.is_protein or seen.is_nucleic
+        joined = any(residue.external_bonds())
+        if residue not in unmatched or joined or seen.is_water:
             continue
         atoms = list(residue.atoms())
         if any(atom.element is None for atom in atoms):
@@ -181,6 +190,8 @@ def _small_molecules_in(
                 used.add(index)
                 break
         where = f"residue {residue.name} {residue.id}"
+        if mol is None and named and residue.name != "UNK":
+            continue
         if mol is None:
             if 1 not in numbers or len(numbers) == 1:
                 raise InputError(
@@ -191,13 +202,38 @@ def _small_molecules_in(
             say(f"{where}: bonds told from its coordinates, charge {signed(charge)}")
         placed.append(_Placed(residue.name, mol))
         found.append(residue)
-    placed += _as_given([mol for k, mol in enumerate(given) if k not in used])
+    added = [mol for k, mol in enumerate(given) if k not in used]
+    for mol in added:
+        _check_place(mol, structure)
+    placed += _as_given(added)
     if len(found) == structure.topology.getNumResidues():
         return None, placed
     modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
     modeller.delete(found)
     left = np.array(modeller.positions.value_in_unit(unit.nanometer))
     return Structure(modeller.topology, left, structure.box), placed
+
+
+def _check_place(mol: Chem.Mol, structure: Structure) -> None:
+    """Check that a molecule that is to be added is not there already.
+
+    Raises
+    ------
+    InputError
+        Its atoms lie on others.
+    """
+    if is_built(mol):
+        return
+    residues = [atom.residue for atom in structure.topology.atoms()]
+    distances = cdist(mol.GetConformer().GetPositions(), structure.positions / NM)
+    nearest = distances.argmin(axis=1)
+    if (distances.min(axis=1) < _SAME_PLACE).sum() > mol.GetNumAtoms() / 3:
+        residue = residues[int(nearest[0])]
+        raise InputError(
+            f"the ligand '{smiles(mol)}' lies where residue {residue.name} {residue.id} is "
+            "already, which has other atoms or bonds, or is known to the force field: leave out "
+            "the ligand, or delete the residue from the file"
+        )
 
 
 def _modeller(structure: Structure | None, placed: Sequence[_Placed]) -> app.Modeller:
@@ -213,29 +249,50 @@ def _modeller(structure: Structure | None, placed: Sequence[_Placed]) -> app.Mod
 
 def _force_field(
     choices: Choices, biopolymers: bool, water: str
-) -> tuple[app.ForceField, list[str]]:
-    """Load the user's files, or Amber's for a biopolymer, and water where these lack it."""
+) -> tuple[app.ForceField, list[str], str]:
+    """Load the user's files, or Amber's for a biopolymer, and water where these lack it.
+
+    Returns
+    -------
+    forcefield, files
+        And what it was loaded from.
+    water
+        The model asked for; if the files bring their own, one with as many sites.
+    """
     files = list(choices.force_fields)
     if not files and biopolymers:
         files = [BIOPOLYMERS]
     try:
         forcefield = app.ForceField(*files)
-        if forcefield.getUnmatchedResidues(_one_water()):
+        sites = _sites_of_water(forcefield)
+        if sites is None:
             files.append(WATER_MODELS.get(water, WATER_MODELS["tip3p"])[0])
             forcefield.loadFile(files[-1])
     except Exception as error:  # parsers of XML, missing files, contradicting sections
         reason = " ".join(str(error).split())
-        raise InputError(f"cannot load the force field {' '.join(files)}: {reason}") from None
-    return forcefield, files
+        hint = ""
+        if files != list(choices.force_fields) and choices.force_fields:
+            hint = (
+                f"; yours bring no water, and {files[-1]} does not go with them: add a file of its"
+            )
+        raise InputError(f"cannot load the force field {' '.join(files)}: {reason}{hint}") from None
+    if sites is None or water == NO_WATER or WATER_MODELS[water][0] in files:
+        return forcefield, files, water
+    if choices.water:
+        raise InputError(
+            f"the force field {' '.join(files)} brings its own water: leave out the water model "
+            f"'{choices.water}', or the file with water"
+        )
+    return forcefield, files, "tip4pew" if sites == 4 else "tip3p"
 
 
-def _one_water() -> app.Topology:
-    topology = app.Topology()
-    residue = topology.addResidue("HOH", topology.addChain())
-    oxygen = topology.addAtom("O", app.element.oxygen, residue)
-    for name in ("H1", "H2"):
-        topology.addBond(oxygen, topology.addAtom(name, app.element.hydrogen, residue))
-    return topology
+def _sites_of_water(forcefield: app.ForceField) -> int | None:
+    """Return how many sites the force field's water has; `None` if it knows none."""
+    for template in forcefield._templates.values():
+        symbols = sorted(a.element.symbol for a in template.atoms if a.element is not None)
+        if symbols == ["H", "H", "O"]:
+            return len(template.atoms)
+    return None
 
 
 def _parametrise(
@@ -297,7 +354,7 @@ def _charge_method(choices: Choices, kinds: int) -> tuple[str | None, list[float
     given = choices.charges
     if given is None or given.lower() in CHARGE_METHODS:
         return given.lower() if given else None, None
-    if not Path(given).is_file():
+    if not is_file(given):
         raise InputError(
             f"charges '{given}' are neither a method ({', '.join(CHARGE_METHODS)}) nor a file"
         )

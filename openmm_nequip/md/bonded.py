@@ -1,6 +1,7 @@
 """Which atoms a force field holds together."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import openmm
 from openmm.app import Topology
@@ -26,7 +27,7 @@ def atoms_without_bonded_terms(topology: Topology, system: openmm.System) -> lis
     loose: set[int] = set()
     for bond in topology.bonds():
         pair = (bond[0].index, bond[1].index)
-        if frozenset(pair) not in held:
+        if frozenset(pair) not in held and not _has_site(bond):
             loose.update(pair)
     return sorted(loose)
 
@@ -44,13 +45,18 @@ def check_interpolation(topology: Topology, system: openmm.System, region: Colle
     held, inside = {frozenset(pair) for pair in _bonds(system)}, set(region)
     for bond in topology.bonds():
         pair = (bond[0].index, bond[1].index)
-        if inside.issuperset(pair) and frozenset(pair) not in held:
+        if inside.issuperset(pair) and frozenset(pair) not in held and not _has_site(bond):
             raise InputError(
                 f"interpolation needs a force field with all bonds of the ML region, and "
                 f"{atom_name(bond[0])} - {atom_name(bond[1])} has none: if it is constrained, "
                 "create the System with flexibleConstraints=True; a molecule with Lennard-Jones "
                 "parameters and charges only cannot be interpolated"
             )
+
+
+def _has_site(bond: Any) -> bool:
+    """Whether one of its atoms is none: AMBER bonds the fourth site of a water to its oxygen."""
+    return bond[0].element is None or bond[1].element is None
 
 
 def _bonds(system: openmm.System) -> Iterator[tuple[int, int]]:

@@ -67,6 +67,7 @@ def find_problems(
         *cut_bonds(system, topology, ml_atoms),
         *long_time_step(system, topology, timestep, ml_atoms),
         *overlapping_atoms(system, topology, positions, box if periodic else None),
+        *long_bonds(topology, positions, box if periodic else None),
         *strong_forces(context, topology, max_force),
     ]
 
@@ -145,16 +146,25 @@ def cut_bonds(
 ) -> list[str]:
     """Find bonds between the ML region and the rest that no link atom caps.
 
-    A bond is what the topology says, and what the force field holds together.
+    A bond is what the topology says, and what the force field holds together, but for springs
+    between the ends of an angle (Urey and Bradley's).
     """
     if ml_atoms is None:
         return []
     region, atoms = set(ml_atoms), list(topology.atoms())
     bonds = {(bond[0].index, bond[1].index) for bond in topology.bonds()}
+    partners: dict[int, set[int]] = {}
+    for first, second in bonds:
+        partners.setdefault(first, set()).add(second)
+        partners.setdefault(second, set()).add(first)
     for force in system.getForces():
         if isinstance(force, openmm.HarmonicBondForce):
             terms = [force.getBondParameters(k) for k in range(force.getNumBonds())]
-            bonds |= {(first, second) for first, second, _, strength in terms if strength._value}
+            bonds |= {
+                (first, second)
+                for first, second, _, strength in terms
+                if strength._value and not partners.get(first, set()) & partners.get(second, set())
+            }
     bonds.update(constrained_pairs(system))
     sites = [
         system.getVirtualSite(k) for k in range(system.getNumParticles()) if system.isVirtualSite(k)
@@ -177,6 +187,40 @@ def cut_bonds(
         f"the border of the ML region cuts {len(cut)} bond{'s' * (len(cut) > 1)} without a link "
         f"atom ({_pairs(atoms, cut)}): choose whole molecules, or give createMixedSystem a "
         "topology that has these bonds"
+    ]
+
+
+def long_bonds(topology: app.Topology, positions: np.ndarray, box: np.ndarray | None) -> list[str]:
+    """Find bonds of the topology that are far too long.
+
+    Readers of PDB files bond residues that follow each other in a chain, also where others between
+    them are missing; minimisation would pull their ends together.
+
+    Parameters
+    ----------
+    topology, positions, box
+        As in `overlapping_atoms`.
+    """
+    bonds = [b for b in topology.bonds() if b[0].element is not None and b[1].element is not None]
+    if not bonds:
+        return []
+    pairs = np.array([(bond[0].index, bond[1].index) for bond in bonds])
+    vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
+    if box is not None:
+        for k in (2, 1, 0):  # of reduced vectors this is the nearest image of what is near
+            vectors = vectors - np.round(vectors[:, k : k + 1] / box[k, k]) * box[k]
+    radii = np.array([[covalent_radii[a.element.atomic_number] for a in bond] for bond in bonds])
+    lengths = np.linalg.norm(vectors, axis=1)
+    found = np.flatnonzero(lengths > _TORN * radii.sum(axis=1) * NM)
+    if not len(found):
+        return []
+    worst = found[np.argsort(-lengths[found])]
+    return [
+        f"{len(found)} bond{'s' * (len(found) > 1)} of the topology "
+        f"{'are' if len(found) > 1 else 'is'} far too long "
+        f"({_pairs(list(topology.atoms()), [tuple(pairs[k]) for k in worst])}; "
+        f"{10 * lengths[worst[0]]:.1f} Å): residues may be missing between them, which PDBFixer "
+        "adds; or end the chain there (TER), with capped ends"
     ]
 
 

@@ -1,5 +1,6 @@
 """The files that a configuration names: structure and, in mixed runs, its force field."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import openmm
 from openmm import app, unit
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from ..config import locate, search_folders
 from ..errors import InputError
@@ -16,6 +19,9 @@ from .serialization import load_system
 from .structure import Structure, find_structure, load_structure
 
 _CUTOFF = 1.0  # nm
+_HEAVIEST_HYDROGEN = 5.0  # Da, where masses are repartitioned
+_TAKEN_BY_HYDROGEN = 3.1  # Da, each, from the atom that it is bonded to
+_UNITED = 4.2  # Da, of four hydrogens in a united atom
 _ONES_OWN = (
     openmm.MonteCarloBarostat,
     openmm.MonteCarloAnisotropicBarostat,
@@ -144,6 +150,81 @@ def _parametrise(
     return topology, app.ForceField(*files).createSystem(topology, **settings)
 
 
+def _check_masses(topology: app.Topology, system: openmm.System, name: str) -> None:
+    """Check that particles of a System can be the atoms of a structure.
+
+    Hydrogens may be heavier, and what they are bonded to lighter (hydrogen mass repartitioning);
+    united atoms have the mass of their hydrogens too.
+
+    Raises
+    ------
+    InputError
+        A mass is that of another element.
+    """
+    hydrogens = Counter[int]()
+    for bond in topology.bonds():
+        for atom, other in ((bond[0], bond[1]), (bond[1], bond[0])):
+            hydrogens[atom.index] += other.element is app.element.hydrogen
+    known = topology.getNumBonds() > 0
+    for atom in topology.atoms():
+        mass = system.getParticleMass(atom.index).value_in_unit(unit.dalton)
+        if atom.element is None or mass == 0:  # a virtual site, or held in place
+            continue
+        usual = atom.element.mass.value_in_unit(unit.dalton)
+        if atom.element is app.element.hydrogen:
+            fits = mass < _HEAVIEST_HYDROGEN
+        else:
+            taken = _TAKEN_BY_HYDROGEN * (hydrogens[atom.index] if known else 4)
+            fits = max(_HEAVIEST_HYDROGEN, usual - taken - 0.5) < mass < usual + _UNITED
+        if not fits:
+            raise InputError(
+                f"atom {atom.index} is {atom.name} ({atom.element.symbol}) in '{name}' and has a "
+                f"mass of {mass:.3f} Da in the System: they are of other molecules, or their atoms "
+                "are in another order"
+            )
+
+
+def whole_molecules(
+    topology: app.Topology, positions: np.ndarray, box: np.ndarray | None
+) -> np.ndarray:
+    """Put atoms beside those that they are bonded to, for force fields do not look at images.
+
+    Parameters
+    ----------
+    topology
+        Knows the bonds.
+    positions
+        nm, shape ``[N, 3]``.
+    box
+        Reduced box vectors, nm, shape ``[3, 3]``; `None` changes nothing.
+
+    Returns
+    -------
+    ndarray
+        nm, shape ``[N, 3]``.
+    """
+    bonds = np.array([(b[0].index, b[1].index) for b in topology.bonds()]).reshape(-1, 2)
+    if box is None or not len(bonds):
+        return positions
+    vectors = positions[bonds[:, 1]] - positions[bonds[:, 0]]
+    for k in (2, 1, 0):
+        vectors = vectors - np.round(vectors[:, k : k + 1] / box[k, k]) * box[k]
+    off = np.linalg.norm(positions[bonds[:, 0]] + vectors - positions[bonds[:, 1]], axis=1)
+    if off.max() < 1e-6:
+        return positions
+    count = len(positions)
+    graph = coo_matrix((np.ones(len(bonds)), bonds.T), (count, count)).tocsr()
+    near = {tuple(pair): vector for pair, vector in zip(bonds.tolist(), vectors, strict=True)}
+    near |= {(j, i): -vector for (i, j), vector in near.items()}
+    moved = positions.copy()
+    for start in np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]:
+        order, before = breadth_first_order(graph, start, directed=False)
+        for atom in order[1:].tolist():
+            parent = int(before[atom])
+            moved[atom] = moved[parent] + near[parent, atom]
+    return moved
+
+
 def _together(
     config: SimulationConfig,
     topology: app.Topology,
@@ -158,6 +239,12 @@ def _together(
             f"the force field has {system.getNumParticles()} particles and "
             f"'{config.structure}' {len(positions)}: they are not of the same system"
         )
+    if config.periodic is None and box is None and topology.getPeriodicBoxVectors() is not None:
+        raise InputError(
+            f"the force field is of a periodic system, and '{config.structure}' has no box: give "
+            "coordinates with their box (rst7, or PDB with CRYST1), or periodic: false"
+        )
+    _check_masses(topology, system, config.structure)
     named = coordinates.topology or topology
     for atom, other in zip(topology.atoms(), named.atoms(), strict=True):
         known = None not in (atom.element, other.element)
@@ -181,4 +268,4 @@ def _together(
     for k in reversed(range(system.getNumForces())):  # the ensemble is the configuration's
         if isinstance(system.getForce(k), _ONES_OWN):
             system.removeForce(k)
-    return Structure(topology, positions, box, mm_system=system)
+    return Structure(topology, whole_molecules(topology, positions, box), box, mm_system=system)

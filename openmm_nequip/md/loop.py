@@ -13,7 +13,14 @@ from openmm import app, unit
 from ..errors import InputError
 from ..units import KJ_PER_MOL_NM, NM
 from .checkpoint import Checkpoint
-from .checks import cut_bonds, long_time_step, overlapping_atoms, strong_forces, torn_bonds
+from .checks import (
+    cut_bonds,
+    long_bonds,
+    long_time_step,
+    overlapping_atoms,
+    strong_forces,
+    torn_bonds,
+)
 from .config import SimulationConfig
 from .domain import DomainCheck, domain_and_cutoff
 from .failures import LIKELY_CAUSES, keep_frames, suspects
@@ -108,6 +115,7 @@ class Run:
                 *cut_bonds(system, topology, self.region),
                 *long_time_step(system, topology, self.config.timestep, self.region),
                 *overlapping_atoms(system, topology, positions, self._box(state)),
+                *long_bonds(topology, positions, self._box(state)),
             ]
         )
         if self.config.minimise:

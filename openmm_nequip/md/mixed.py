@@ -16,6 +16,27 @@ from .settings import LAMBDA
 _WHOLE = 0.01  # e; charges of force fields are rounded
 # A plugin's force, such as a TorchForce, comes out of a System as its base class.
 _MAYBE_POTENTIALS = (openmm.Force, openmm.PythonForce)
+#: Forces in which the energy of some atoms by themselves has no place of its own.
+_INDIVISIBLE = (
+    "Amoeba", "Hippo", "Drude", "GayBerneForce", "CustomHbondForce", "CustomManyParticleForce",
+)  # fmt: skip
+
+
+def check_force_field(system: openmm.System) -> None:
+    """Check that what a region has by the force field can be told from the rest.
+
+    Raises
+    ------
+    InputError
+        Terms couple all atoms, as in polarisable force fields.
+    """
+    for force in system.getForces():
+        kind = type(force).__name__
+        if kind.startswith(_INDIVISIBLE):
+            raise InputError(
+                f"the force field has a {kind}, of which the ML region's own part cannot be taken "
+                "out: use a force field with fixed charges"
+            )
 
 
 def take_out(

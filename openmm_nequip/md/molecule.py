@@ -11,6 +11,7 @@ from typing import Any
 
 import ase
 import numpy as np
+from ase.data import covalent_radii
 from openmm import app
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds, rdDistGeom, rdForceFieldHelpers
@@ -20,6 +21,9 @@ from ..domain import signed
 from ..errors import InputError
 from ..units import NM
 from .structure import Structure, bonded_pairs
+
+_MOST_MATCHES = 2000  # ways to lay one molecule onto another
+_SHORTER = {1.5: 0.12, 2.0: 0.2, 3.0: 0.32}  # Å, than a single bond
 
 
 def from_smiles(text: str, seed: int = 1) -> Chem.Mol:
@@ -102,8 +106,8 @@ def onto(
     """Return the molecule `template` at the coordinates of some atoms; `None` if they differ.
 
     Atoms and bonds must agree; bond orders and charges are those of the template. Hydrogens that
-    the coordinates lack are added. The order is that of the coordinates; `given_order` tells which
-    atom of the template each one is.
+    the coordinates lack are added, and those of another protonation state are made anew. The order
+    is that of the coordinates; `given_order` tells which atom of the template each one is.
 
     Parameters
     ----------
@@ -120,28 +124,54 @@ def onto(
         for neighbor in atom.GetNeighbors():
             if neighbor.GetAtomicNum() == 1:
                 hydrogens[atom.GetIdx()].append(neighbor.GetIdx())
-    if len(numbers) != template.GetNumAtoms():
+    match = _best_match(template, numbers, positions)
+    if match is None:
         template, kept = Chem.RemoveAllHs(template), np.flatnonzero(numbers > 1)
-    if len(kept) != template.GetNumAtoms():
-        return None
-    found = _atoms_only(numbers[kept], positions[kept])
-    for i, j in bonded_pairs(ase.Atoms(numbers[kept], positions[kept])).tolist():
-        found.AddBond(i, j, Chem.BondType.SINGLE)
-    wanted = bare_graph(template)
-    if found.GetNumBonds() != wanted.GetNumBonds():
-        return None
-    match = found.GetSubstructMatch(wanted)
-    if not match:
+        match = _best_match(template, numbers[kept], positions[kept])
+    if match is None:
         return None
     mol = Chem.RenumberAtoms(template, np.argsort(match).tolist())
     mol.RemoveAllConformers()
-    mol.AddConformer(found.GetConformer(), assignId=True)
+    mol.AddConformer(_atoms_only(numbers[kept], positions[kept]).GetConformer(), assignId=True)
     Chem.AssignStereochemistryFrom3D(mol)
     with_hydrogens = Chem.AddHs(mol, addCoords=True)
     for atom in list(with_hydrogens.GetAtoms())[len(kept) :]:
         heavy = atom.GetNeighbors()[0].GetIntProp("given")
         atom.SetIntProp("given", hydrogens[heavy].pop(0))
     return named(with_hydrogens, [names[k] for k in kept.tolist()])
+
+
+def _best_match(
+    template: Chem.Mol, numbers: np.ndarray, positions: np.ndarray
+) -> tuple[int, ...] | None:
+    """Return the place of each atom of the template, if elements and connectivity agree.
+
+    The same graph may fit in several ways, with double bonds in other places (phenyl and
+    cyclohexyl without hydrogens): the one whose bonds have their usual lengths is taken.
+    """
+    if len(numbers) != template.GetNumAtoms():
+        return None
+    found, wanted = _atoms_only(numbers, positions), bare_graph(template)
+    for i, j in bonded_pairs(ase.Atoms(numbers, positions)).tolist():
+        found.AddBond(i, j, Chem.BondType.SINGLE)
+    if found.GetNumBonds() != wanted.GetNumBonds():
+        return None
+    matches = found.GetSubstructMatches(wanted, uniquify=False, maxMatches=_MOST_MATCHES)
+    return min(matches, default=None, key=lambda m: _strain(template, positions[list(m)]))
+
+
+def _strain(mol: Chem.Mol, positions: np.ndarray) -> float:
+    """Return by how much bonds between heavy atoms differ from their usual lengths, Å²."""
+    total = 0.0
+    for bond in mol.GetBonds():
+        ends = bond.GetBeginAtom(), bond.GetEndAtom()
+        if any(atom.GetAtomicNum() == 1 for atom in ends):
+            continue
+        usual = sum(covalent_radii[atom.GetAtomicNum()] for atom in ends)
+        usual -= _SHORTER.get(bond.GetBondTypeAsDouble(), 0.0)
+        first, second = (positions[atom.GetIdx()] for atom in ends)
+        total += float(np.linalg.norm(first - second) - usual) ** 2
+    return total
 
 
 def given_order(mol: Chem.Mol) -> list[int]:

@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
+from openmm import unit
+
 from ..errors import InputError
 from .choices import Assembled, Choices
+from .inputs import whole_molecules
 from .parameter_files import kind, read_coordinates, read_parameters
 from .solvation import nonbonded_settings
+from .structure import is_file
 
 
 def is_parametrised(choices: Choices) -> bool:
     """Whether one of the files holds the parameters of its system."""
     return choices.coordinates is not None or (
-        Path(choices.source).is_file() and kind(choices.source) is not None
+        is_file(choices.source) and kind(choices.source) is not None
     )
 
 
@@ -64,5 +69,9 @@ def _assemble(parameters: str, coordinates: str, cutoff: float) -> Assembled:
             f"'{parameters}' has {count} atoms and '{coordinates}' {len(positions)}: they do not "
             "belong together"
         )
+    vectors = file.topology.getPeriodicBoxVectors()
+    if vectors is not None:
+        cell = np.array(vectors.value_in_unit(unit.nanometer))
+        positions = whole_molecules(file.topology, positions, cell)
     system = file.createSystem(**nonbonded_settings(file.topology, cutoff))
     return Assembled(file.topology, positions, system, record={"force_fields": [parameters]})

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 import ase
@@ -12,10 +13,11 @@ import ase.build
 import ase.io
 import numpy as np
 import openmm
-from ase.neighborlist import natural_cutoffs, neighbor_list
+from ase.data import covalent_radii
 from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
+from ..data.neighbors import pair_distances
 from ..domain import net_charge
 from ..errors import InputError, did_you_mean
 
@@ -74,6 +76,14 @@ class Structure:
         return ase.Atoms(numbers).get_chemical_formula("hill")
 
 
+def is_file(text: str) -> bool:
+    """Whether a text names a file; one that is too long for a name, as of a SMILES, does not."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
 def find_structure(source: str, folders: Sequence[Path] = (Path(),)) -> Path | None:
     """Return the file that `source` names in the first of the folders that has it.
 
@@ -118,6 +128,9 @@ def load_structure(source: str) -> Structure:
         atoms = ase.io.read(path)
         if path.suffix.lower() in (".sdf", ".mol"):  # ASE does not read their charges
             atoms.info["charge"] = _molfile_charge(path.read_text(), len(atoms))
+            _check_hydrogens(path)
+    except InputError:
+        raise
     except Exception as error:  # parsers raise whatever they like on a damaged file
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
@@ -137,14 +150,55 @@ def _molfile_charge(text: str, num_atoms: int) -> int:
     return sum(4 - code for code in codes if code != 0)  # 4 is a radical
 
 
+def _check_hydrogens(path: Path) -> None:
+    """Refuse a molfile whose atoms lack hydrogens, which chemists do not draw."""
+    try:
+        from rdkit import Chem
+    except ImportError:  # without the extra 'mlmm'
+        return
+    mol = Chem.MolFromMolFile(str(path), removeHs=False)
+    if mol is not None and (missing := sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())):
+        raise InputError(
+            f"'{path}' lacks {missing} hydrogen atoms: 'openmm-nequip prepare {path}' adds them"
+        )
+
+
 def _read_pdb(path: Path) -> Structure:
-    """Read a PDB file; by ASE where atoms share a name, of which OpenMM keeps only one."""
+    """Read a PDB file; atoms of a residue that share a name, of which OpenMM keeps one, are named.
+
+    A file of one such residue, as other programs write molecules, is read by ASE, with its bonds.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="WARNING: duplicate atom")
         try:
             return _from_openmm(app.PDBFile(str(path)))
         except UserWarning:
-            return from_ase(ase.io.read(path, index=0))
+            text, residues = _with_names_of_their_own(path.read_text())
+    if residues == 1:
+        return from_ase(ase.io.read(path, index=0))
+    return _from_openmm(app.PDBFile(StringIO(text)))
+
+
+def _with_names_of_their_own(text: str) -> tuple[str, int]:
+    """Number the atoms of residues in which names repeat; return text and number of residues."""
+    lines = text.splitlines(keepends=True)
+    members: dict[str, list[int]] = {}
+    for k, line in enumerate(lines):
+        if line.startswith("ENDMDL"):
+            break
+        if line.startswith(("ATOM", "HETATM")):
+            members.setdefault(line[17:27], []).append(k)
+    for rows in members.values():
+        names = Counter(lines[k][12:17] for k in rows)  # with the alternate location
+        if max(names.values()) == 1:
+            continue
+        count = Counter[str]()
+        for k in rows:
+            line = lines[k]
+            symbol = line[76:78].strip() or line[12:16].strip(" 0123456789")[:1]
+            count[symbol] += 1
+            lines[k] = f"{line[:12]}{f'{symbol}{count[symbol]}':<4.4s}{line[16:]}"
+    return "".join(lines), len(members)
 
 
 def _from_openmm(file: app.PDBFile | app.PDBxFile) -> Structure:
@@ -195,8 +249,15 @@ def bonded_pairs(atoms: ase.Atoms) -> np.ndarray:
     ndarray of int
         Shape ``[B, 2]``, the lower index first.
     """
-    i, j = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
-    return np.unique(np.stack([i, j], axis=1)[i < j], axis=0)
+    radii = 1.15 * covalent_radii[atoms.numbers]
+    i, j, distances = pair_distances(
+        atoms.positions,
+        atoms.cell.complete().array if atoms.pbc.any() else None,
+        atoms.pbc,
+        2 * float(radii.max(initial=0.0)),
+    )
+    bonded = (i < j) & (distances < radii[i] + radii[j])
+    return np.unique(np.stack([i[bonded], j[bonded]], axis=1), axis=0)
 
 
 def _molecules(atoms: ase.Atoms) -> app.Topology:

@@ -6,7 +6,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_nequip.errors import InputError
-from openmm_nequip.md.checks import check_run, find_problems, long_cutoffs, torn_bonds
+from openmm_nequip.md.checks import check_run, find_problems, long_bonds, long_cutoffs, torn_bonds
 from openmm_nequip.md.region import select
 
 
@@ -115,6 +115,31 @@ def test_cut_bonds_need_link_atoms(by):
     simulation = simulation_of(topology, system, positions)
     simulation.context.computeVirtualSites()
     check_run(simulation, region)
+
+
+def test_springs_between_the_ends_of_an_angle_are_no_bonds():
+    """Urey and Bradley's, of CHARMM: the border cuts bonds, not those."""
+    topology, system, positions = water_and_methanol()
+    force = openmm.HarmonicBondForce()
+    force.addBond(24, 29, 0.2, 1e4)  # C and the hydroxyl's H
+    system.addForce(force)
+    (problem,) = find_problems(simulation_of(topology, system, positions), [24, 26, 27, 28])
+    assert "cuts 1 bond without a link atom (atom 24 (C1 of residue MOH 9) and atom 25" in problem
+
+
+def test_bonds_that_are_far_too_long_are_named():
+    topology, _, positions = water_and_methanol()
+    assert long_bonds(topology, positions, None) == []
+    positions[29] += [0.0, 0.8, 0.0]
+    (problem,) = long_bonds(topology, positions, None)
+    assert "1 bond of the topology is far too long (atom 25 (O2 of residue MOH 9) and atom 29" in (
+        problem
+    )
+    assert "residues may be missing between them" in problem
+    box = np.array([[3.0, 0, 0], [1.0, 2.9, 0], [-1.0, 0.7, 2.8]])
+    positions[29] -= [0.0, 0.8, 0.0]
+    positions[29] += box[2] - 2 * box[1]  # in another image of the box, which is no distance
+    assert long_bonds(topology, positions, box) == []
 
 
 def test_overlapping_atoms_are_named():

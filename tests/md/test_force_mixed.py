@@ -572,7 +572,9 @@ def test_a_region_remains_a_molecule(pme, potential):
     """To a barostat, and to whoever wraps molecules into the box."""
     mixed = potential.createMixedSystem(pme.topology, pme.system, ATOMS)
     molecules = pme.context(mixed).getMolecules()
-    assert sorted(map(sorted, molecules)) == [[3 * k, 3 * k + 1, 3 * k + 2] for k in range(129)]
+    assert sorted(map(sorted, molecules)) == [
+        [3 * k, 3 * k + 1, 3 * k + 2] for k in range(pme.waters)
+    ]
 
 
 @pytest.mark.parametrize(("charge", "is_meant"), [(0.0, True), (0.004, True), (2.0, False)])

@@ -1,15 +1,26 @@
 """The files that a configuration names: which they are, and what GROMACS's tell."""
 
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
+import openmm
 import pytest
-from openmm import app
+from openmm import app, unit
+from openmmml import MLPotential
+from rdkit import Chem
+from rdkit.Chem import rdDepictor
 
 from openmm_nequip.config import load_config, parse_config
 from openmm_nequip.errors import InputError
+from openmm_nequip.md import inputs
+from openmm_nequip.md.bonded import atoms_without_bonded_terms
 from openmm_nequip.md.config import SimulationConfig
-from openmm_nequip.md.inputs import find_files, load_input
+from openmm_nequip.md.inputs import find_files, load_input, whole_molecules
 from openmm_nequip.md.parameter_files import gro_topology
+from openmm_nequip.md.structure import Structure, is_file, load_structure
+
+from .systems import small_potential
 
 HERE, THERE = "here", "there"  # the working directory, and the folder of the configuration
 
@@ -156,3 +167,137 @@ def test_ions_in_a_gro_file_suit_a_force_field_of_openmm(tmp_path):
     atoms = [(1, "NA", "NA"), (2, "CL", "CL")]
     config = configure(write_gro(tmp_path / "x.gro", atoms), ["amber14/tip3p.xml"])
     assert load_input(config).mm_system.getNumParticles() == 2
+
+
+# --- a System and the structure it is of ----------------------------------------------------------
+
+
+def ethanol_system(tmp_path: Path, order: list[int] | None = None, masses: float = 0.0) -> Path:
+    """Write an OpenMM System of ethanol with its atoms in some order; `masses` go to hydrogens."""
+    topology = load_structure("ethanol").topology
+    values = [atom.element.mass._value for atom in topology.atoms()]
+    for ends in topology.bonds():
+        heavy, light = sorted(ends, key=lambda atom: -atom.element.mass._value)
+        if light.element is app.element.hydrogen:
+            values[light.index] += masses
+            values[heavy.index] -= masses
+    system = openmm.System()
+    for k in order or range(len(values)):
+        system.addParticle(values[k])
+    path = tmp_path / "system.xml"
+    path.write_text(openmm.XmlSerializer.serialize(system))
+    return path
+
+
+def test_a_system_of_another_order_of_atoms_is_refused(tmp_path):
+    for masses in (0.0, 2.0):  # as they are, and with heavy hydrogens
+        load_input(configure("ethanol", str(ethanol_system(tmp_path, masses=masses))))
+    path = ethanol_system(tmp_path, order=[0, 2, 1, *range(3, 9)])
+    with pytest.raises(
+        InputError, match=r"atom 2 is O1 \(O\) in 'ethanol' and has a mass of 12\.011"
+    ):
+        load_input(configure("ethanol", str(path)))
+
+
+def test_molecules_that_the_box_has_split_are_made_whole(tmp_path):
+    forcefield = app.ForceField("amber14/tip3p.xml")
+    modeller = app.Modeller(app.Topology(), [])
+    modeller.addSolvent(forcefield, boxSize=openmm.Vec3(2.1, 2.1, 2.1))
+    positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
+    box = 2.1 * np.eye(3)
+    wrapped = positions - np.floor(positions / 2.1) * 2.1  # atom by atom
+    assert np.abs(np.diff(wrapped.reshape(-1, 3, 3), axis=1)).max() > 1.9
+    whole = whole_molecules(modeller.topology, wrapped, box)
+    shifts = (whole - positions).reshape(-1, 3, 3)
+    np.testing.assert_allclose(shifts, np.round(shifts / 2.1) * 2.1, atol=1e-9)  # only by the box
+    np.testing.assert_allclose(shifts, shifts[:, :1].repeat(3, axis=1), atol=1e-9)  # together
+    assert whole_molecules(modeller.topology, positions, box) is positions
+    assert whole_molecules(modeller.topology, wrapped, None) is wrapped
+    path = tmp_path / "split.pdb"
+    with path.open("w") as file:
+        app.PDBFile.writeFile(modeller.topology, wrapped * 10, file)
+    structure = load_input(configure(str(path), ["amber14/tip3p.xml"]))
+    lengths = np.linalg.norm(np.diff(structure.positions.reshape(-1, 3, 3), axis=1)[:, 0], axis=1)
+    np.testing.assert_allclose(lengths, 0.09572, atol=2e-4)
+
+
+def test_a_periodic_prmtop_wants_a_box(reference_data):
+    folder = (reference_data / "mlmm_inputs/toluene-explicit.prm7").parent
+    rst7 = app.AmberInpcrdFile(str(reference_data / "mlmm_inputs/toluene-explicit.rst7"))
+    prmtop = app.AmberPrmtopFile(str(folder / "toluene-explicit.prm7"))
+    bare = deepcopy(prmtop.topology)
+    bare.setPeriodicBoxVectors(None)
+    structure = Structure(bare, rst7.getPositions(asNumpy=True)._value, None)
+    config = configure("made-up.pdb", str(folder / "toluene-explicit.prm7"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "load_structure", lambda _: structure)
+        with pytest.raises(InputError, match=r"is of a periodic system, and 'made-up\.pdb' has no"):
+            load_input(config)
+        droplet = load_input(config.model_copy(update={"periodic": False}))
+    assert droplet.box is None
+
+
+def test_a_molfile_without_hydrogens_is_refused(tmp_path):
+    mol = Chem.MolFromSmiles("CCO")
+    rdDepictor.Compute2DCoords(mol)
+    Chem.MolToMolFile(mol, str(tmp_path / "flat.sdf"))
+    with pytest.raises(InputError, match=r"flat\.sdf' lacks 6 hydrogen atoms: 'openmm-nequip prep"):
+        load_structure(str(tmp_path / "flat.sdf"))
+
+
+def test_residues_whose_atoms_share_names_keep_their_names(tmp_path):
+    """As docking programs write ligands: C C O H H ..."""
+    ethanol, water = load_structure("ethanol"), load_structure("water")
+    modeller = app.Modeller(ethanol.topology, ethanol.positions * unit.nanometer)
+    beside = water.positions + np.array([1.0, 0, 0])
+    modeller.add(water.topology, beside * unit.nanometer)
+    path = tmp_path / "x.pdb"
+    with path.open("w") as file:
+        app.PDBFile.writeFile(modeller.topology, modeller.positions, file)
+    lines = [
+        f"{line[:12]} {line[76:78].strip():<3s}{line[16:17]}LIG{line[20:]}"
+        if line.startswith("HETATM") and "MOL" in line
+        else line
+        for line in path.read_text().splitlines(keepends=True)
+    ]
+    path.write_text("".join(lines))
+    structure = load_structure(str(path))
+    residues = list(structure.topology.residues())
+    assert [residue.name for residue in residues] == ["LIG", "HOH"]
+    assert [atom.name for atom in residues[0].atoms()] == [
+        "C1", "C2", "O1", "H1", "H2", "H3", "H4", "H5", "H6"
+    ]  # fmt: skip
+    np.testing.assert_allclose(structure.positions[:9], ethanol.positions, atol=1e-4)
+
+
+def test_a_polarisable_force_field_is_refused(tmp_path):
+    model = small_potential()
+    model.save(tmp_path / "x.safetensors")
+    forcefield = app.ForceField("amoeba2018.xml")
+    water = load_structure("water")
+    system = forcefield.createSystem(water.topology)
+    with pytest.raises(InputError, match=r"has a Amoeba.* cannot be taken out"):
+        MLPotential("nequip", modelPath=tmp_path / "x.safetensors").createMixedSystem(
+            water.topology, system, [0, 1, 2]
+        )
+
+
+def test_a_long_smiles_is_no_name_of_a_file():
+    assert not is_file("C" * 5000)
+    assert is_file(__file__)
+
+
+def test_bonds_to_the_fourth_site_of_water_need_no_energy():
+    topology = app.Topology()
+    residue = topology.addResidue("WAT", topology.addChain())
+    oxygen = topology.addAtom("O", app.element.oxygen, residue)
+    hydrogen = topology.addAtom("H1", app.element.hydrogen, residue)
+    site = topology.addAtom("EPW", None, residue)
+    topology.addBond(oxygen, hydrogen)
+    topology.addBond(oxygen, site)  # as AMBER has it
+    system = openmm.System()
+    for mass in (16.0, 1.0, 0.0):
+        system.addParticle(mass)
+    assert atoms_without_bonded_terms(topology, system) == [0, 1]
+    system.addConstraint(0, 1, 0.09572)
+    assert atoms_without_bonded_terms(topology, system) == []

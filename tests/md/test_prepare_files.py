@@ -345,3 +345,61 @@ def test_given_structures(reference_data, model, tmp_path):
     assert len(peptide.atoms) == 22
     assert peptide.record["ml_region"]["charge"] == 0
     check_folder(peptide, tmp_path / "peptide")
+
+
+def test_missing_residues_are_named_and_not_bridged(villin, model, tmp_path):
+    modeller = app.Modeller(villin.topology, villin.positions)
+    modeller.delete(list(modeller.topology.residues())[10:13])
+    path = write_pdb(tmp_path / "gap.pdb", modeller.topology, modeller.positions)
+    with pytest.raises(InputError, match=r"1 bond of the topology is far too long .*PDBFixer"):
+        prepare(Choices(path, water="none", potential=model))
+
+
+def test_a_ligand_is_not_added_twice(villin, benzoate, model, tmp_path):
+    """It lies in the file already, with other bonds than the SDF has."""
+    modeller = app.Modeller(villin.topology, villin.positions)
+    part = to_structure(benzoate, "LIG")
+    modeller.add(part.topology, part.positions * unit.nanometer)
+    path = write_pdb(tmp_path / "complex.pdb", modeller.topology, modeller.positions)
+    other = Chem.RWMol(benzoate)
+    carbon = next(a for a in other.GetAtoms() if a.GetSymbol() == "C" and a.GetTotalNumHs(True))
+    hydrogen = next(a for a in carbon.GetNeighbors() if a.GetSymbol() == "H")
+    other.GetAtomWithIdx(hydrogen.GetIdx()).SetAtomicNum(9)  # a fluorobenzoate
+    Chem.MolToMolFile(other.GetMol(), str(tmp_path / "other.sdf"))
+    with pytest.raises(InputError, match="lies where residue LIG 1 is already"):
+        prepare(Choices(path, water="none", potential=model, ligands=[str(tmp_path / "other.sdf")],
+                        charge=-1))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["UNK", "PCA"])
+def test_a_ligand_with_the_name_of_an_amino_acid(villin, benzoate, model, tmp_path, name):
+    modeller = app.Modeller(villin.topology, villin.positions)
+    part = to_structure(benzoate, name)
+    modeller.add(part.topology, part.positions * unit.nanometer)
+    path = write_pdb(tmp_path / "complex.pdb", modeller.topology, modeller.positions)
+    given = ["[O-]C(=O)c1ccccc1"]
+    prepared = prepare(Choices(path, water="none", potential=model, ligands=given))
+    assert prepared.record["ml_region"]["selection"] == f"resname {name}"
+    assert len(prepared.atoms) == 14
+
+
+@pytest.mark.parametrize(
+    ("files", "sites"),
+    [(["amber14-all.xml", "amber14/tip4pew.xml"], 4), (["amber14-all.xml", "amber14/opc.xml"], 4),
+     (["amber14-all.xml", "amber14/spce.xml"], 3)],
+)  # fmt: skip
+def test_water_of_the_users_force_field(model, tmp_path, files, sites):
+    prepared = prepare(small("CCO", force_fields=files, potential=model))
+    waters = [r for r in prepared.topology.residues() if r.name == "HOH"]
+    assert {len(residue) for residue in waters} == {sites}
+    assert prepared.record["force_fields"] == files
+    assert prepared.record["water_model"] in ("of the force field", "tip4pew")
+    with pytest.raises(InputError, match="brings its own water: leave out the water model 'opc3'"):
+        prepare(small("CCO", force_fields=files, water="opc3", potential=model))
+
+
+def test_a_force_field_with_which_no_water_goes(model):
+    with pytest.raises(
+        InputError, match=r"yours bring no water, and amber14/tip3p\.xml does not go"
+    ):
+        prepare(small("CCO", force_fields=["charmm36.xml"], potential=model))

@@ -176,3 +176,37 @@ def test_structure():
     assert {atom.residue.name for atom in atoms} == {"ACT"}
     assert structure.topology.getNumBonds() == 6
     np.testing.assert_allclose(structure.positions * 10, mol.GetConformer().GetPositions())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["OC(C1CCCCC1)c1ccccc1", "CC(=C)C(O)C(C)C", "C=CC(O)CC", "OC(=O)CC(O)C=O", "C#CCC(O)CCC"],
+)
+def test_double_bonds_are_where_the_coordinates_have_them(text):
+    """Without hydrogens phenyl and cyclohexyl are the same graph."""
+    template = from_smiles(text, seed=2)
+    other = from_smiles(text, seed=5)
+    numbers, positions = numbers_of(other), other.GetConformer().GetPositions()
+    orders = {
+        frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())): b.GetBondTypeAsDouble()
+        for b in other.GetBonds()
+    }
+    heavy = np.flatnonzero(numbers > 1)
+    for seed in range(6):
+        order = np.random.default_rng(seed).permutation(heavy)
+        mol = onto(template, numbers[order], positions[order], ["X"] * len(order))
+        for bond in mol.GetBonds():
+            ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            if max(ends) < len(order):
+                theirs = orders[frozenset(int(order[k]) for k in ends)]
+                assert bond.GetBondTypeAsDouble() == theirs
+
+
+def test_another_tautomer_has_the_hydrogens_of_the_template():
+    pyridone, hydroxypyridine = from_smiles("O=c1cccc[nH]1"), from_smiles("Oc1ccccn1")
+    numbers = numbers_of(hydroxypyridine)
+    positions = hydroxypyridine.GetConformer().GetPositions()
+    mol = onto(pyridone, numbers, positions, ["X"] * len(numbers))
+    assert smiles(mol) == smiles(pyridone)
+    heavy = positions[numbers > 1]
+    np.testing.assert_array_equal(mol.GetConformer().GetPositions()[: len(heavy)], heavy)
