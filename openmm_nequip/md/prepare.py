@@ -208,7 +208,7 @@ def _default_region(assembled: Assembled) -> str:
     if not names or len(assembled.ligands) > 1:
         raise InputError(
             "which part should the potential describe? Give the ML region in MDTraj's selection "
-            "language, like 'resname LIG', 'resid 3 4' or 'chainid 1'"
+            "language, like 'resname LIG' or 'resid 3 4 and sidechain'"
         )
     return "resname " + " ".join(name if name.isidentifier() else f"'{name}'" for name in names)
 
