@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..data.dataset import Targets
@@ -179,7 +180,14 @@ class TrainingLoop(Callback):
         self.batches.rank, self.batches.world_size = trainer.global_rank, trainer.world_size
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and listen to signals."""
+        """Start the clock and listen to signals.
+
+        Raises
+        ------
+        InputError
+            Processes have found different checkpoints.
+        """
+        _check_steps(self.progress.step, trainer.world_size)
         self.ema.to(pl_module.device)
         own = [0.0, 0.0, self.progress.elapsed * trainer.is_global_zero]
         self.module.signals = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
@@ -319,6 +327,18 @@ class TrainingLoop(Callback):
         """Stop after the present step; a second Ctrl-C ends the process at once."""
         self._stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_steps(step: int, world_size: int) -> None:
+    """Check that all processes go on from the same step."""
+    steps: list[Any] = [step] * world_size
+    if world_size > 1:
+        dist.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"the processes would go on from different steps ({', '.join(map(str, steps))}): the "
+            "run folder must be on a disk that all nodes share"
+        )
 
 
 def _diverged(progress: Progress) -> InputError:

@@ -11,6 +11,9 @@ import pytest
 import yaml
 from ase.io import write
 
+from openmm_nequip.errors import InputError
+from openmm_nequip.training import loop
+
 from .conftest import TINY, clusters, crystals
 
 
@@ -54,3 +57,16 @@ def test_two_processes_equal_one(tmp_path):
     assert errors[1]["forces_rmse_meV_per_A"] == pytest.approx(
         errors[0]["forces_rmse_meV_per_A"], rel=1e-9
     )
+
+
+def test_processes_that_found_different_checkpoints_stop(monkeypatch):
+    """As where the run folder is on the disk of one node."""
+
+    def gather(found: list, step: int) -> None:
+        found[:] = [step, 0]
+
+    monkeypatch.setattr(loop.dist, "all_gather_object", gather)
+    with pytest.raises(InputError, match=r"different steps \(120, 0\): the run folder must be on"):
+        loop._check_steps(120, world_size=2)
+    loop._check_steps(0, world_size=2)
+    loop._check_steps(120, world_size=1)
