@@ -35,6 +35,7 @@ CHANGES = {
     "4 Bessel functions": ["model.num_bessels=4"],
     "16 Bessel functions": ["model.num_bessels=16"],
     "envelope of power 3": ["model.polynomial_cutoff_p=3.0"],
+    "envelope of power 2": ["model.polynomial_cutoff_p=2.0"],
     "radial network of 32": ["model.radial_mlp_width=32"],
     "exact radial functions": ["model.radial=exact"],
     "Adam at 0.01": ["training.optimizer=adam", "training.learning_rate=0.01"],
