@@ -166,10 +166,13 @@ class Run:
     def _crowd(self, atoms: np.ndarray) -> list[int]:
         """Find among the molecules of `atoms` those that there are many of, as by formula."""
         kinds = defaultdict(list)
-        for label in np.setdiff1d(self.molecules[atoms], self.molecules[self.region]).tolist():
-            members = np.flatnonzero(self.molecules == label)
+        own = set(self.molecules[self.region].tolist())
+        order = atoms[np.argsort(self.molecules[atoms], kind="stable")]
+        ends = np.flatnonzero(np.diff(self.molecules[order])) + 1
+        for members in np.split(order, ends) if len(order) else []:
+            label = int(self.molecules[members[0]])
             residue = self.topology.atom(int(members[0])).residue
-            if not (residue.is_protein or residue.is_nucleic):
+            if label not in own and not (residue.is_protein or residue.is_nucleic):
                 kinds[tuple(np.sort(self.numbers[members]))].append(label)
         return [label for alike in kinds.values() if len(alike) >= _MANY for label in alike]
 
