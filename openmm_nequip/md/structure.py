@@ -151,15 +151,19 @@ def _molfile_charge(text: str, num_atoms: int) -> int:
 
 
 def _check_hydrogens(path: Path) -> None:
-    """Refuse a molfile whose atoms lack hydrogens, which chemists do not draw."""
+    """Refuse a drawing, whose carbon atoms lack most hydrogens; radicals lack few of them."""
     try:
         from rdkit import Chem
     except ImportError:  # without the extra 'mlmm'
         return
-    mol = Chem.MolFromMolFile(str(path), removeHs=False)
-    if mol is not None and (missing := sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())):
+    if (mol := Chem.MolFromMolFile(str(path), removeHs=False)) is None:
+        return
+    carbon = [atom for atom in mol.GetAtoms() if atom.GetSymbol() == "C"]
+    missing = sum(atom.GetTotalNumHs() for atom in carbon)
+    if 2 * missing > sum(atom.GetTotalNumHs(includeNeighbors=True) for atom in carbon):
         raise InputError(
-            f"'{path}' lacks {missing} hydrogen atoms: 'openmm-nequip prepare {path}' adds them"
+            f"'{path}' lacks {missing} hydrogen atoms of carbon:"
+            f" 'openmm-nequip prepare {path}' adds them"
         )
 
 

@@ -237,12 +237,29 @@ def test_a_periodic_prmtop_wants_a_box(reference_data):
     assert droplet.box is None
 
 
-def test_a_molfile_without_hydrogens_is_refused(tmp_path):
-    mol = Chem.MolFromSmiles("CCO")
+@pytest.mark.parametrize(
+    ("smiles", "missing"),
+    [("CCO", 5), ("CCO[H]", 5), ("[H]C(C)(O)Cl", 3), ("C", 4), ("C#C", 2)],
+)
+def test_a_molfile_without_hydrogens_is_refused(tmp_path, smiles, missing):
+    file = molfile(tmp_path, smiles)
+    with pytest.raises(InputError, match=rf"flat\.sdf' lacks {missing} hydrogen atoms of carbon:"):
+        load_structure(file)
+
+
+@pytest.mark.parametrize("smiles", ["[H]C([H])", "[H]C([H])C([H])([H])[H]", "O=C=O", "ClO", "[H]O"])
+def test_molfiles_of_radicals_and_of_molecules_without_hydrogen_are_read(tmp_path, smiles):
+    assert load_structure(molfile(tmp_path, smiles)).topology.getNumAtoms() > 1
+
+
+def molfile(folder, smiles: str) -> str:
+    """Write a molecule with the hydrogens that are in its SMILES string, and no others."""
+    parameters = Chem.SmilesParserParams()
+    parameters.removeHs = False
+    mol = Chem.MolFromSmiles(smiles, parameters)
     rdDepictor.Compute2DCoords(mol)
-    Chem.MolToMolFile(mol, str(tmp_path / "flat.sdf"))
-    with pytest.raises(InputError, match=r"flat\.sdf' lacks 6 hydrogen atoms: 'openmm-nequip prep"):
-        load_structure(str(tmp_path / "flat.sdf"))
+    Chem.MolToMolFile(mol, str(folder / "flat.sdf"))
+    return str(folder / "flat.sdf")
 
 
 def test_residues_whose_atoms_share_names_keep_their_names(tmp_path):
