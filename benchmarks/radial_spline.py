@@ -120,7 +120,7 @@ def training_steps(molecule: str, kind: str) -> Any:
     """Return a function that trains for an epoch of 10 steps and returns the seconds it took."""
     config = configuration(molecule, kind, seed=1, epochs=1)
     preparation = Preparation(config)
-    reader = Reader(config.data, preparation.elements, preparation.r_max, Path(), lambda text: None)
+    reader = Reader(config.data, preparation.r_max, Path(), lambda text: None)
     sets = load_sets(reader, config.seed)
     potential = preparation.build(sets)[0].with_engine(choose_engine("auto", "cpu")).train()
     dataset = make_dataset(sets.train, potential.elements, potential.r_max)

@@ -45,7 +45,7 @@ def with_frames(case: Case, config: TrainConfig, folder: Path) -> TrainConfig:
     if case.split is not None:
         data = data.model_copy(update=rmd17_files(case, folder))
     r_max = config.model.r_max or 5.0
-    reader = Reader(data, None, r_max, folder / "cache", lambda text: None)  # the run says it
+    reader = Reader(data, r_max, folder / "cache", lambda text: None)  # the run says it
     frames = reader.read(data.file)
     counts = [data.n_train, data.n_val, None if data.test_file else data.n_test]
     split = draw(geometry_hashes(frames), *(int(n or 0) for n in counts), seed=case.seed)

@@ -98,7 +98,7 @@ def before(config: TrainConfig, cache: Path) -> dict[str, Any]:
     Where fine-tuning estimates the energy shifts, they are estimated here too.
     """
     preparation = Preparation(config)
-    reader = Reader(config.data, preparation.elements, preparation.r_max, cache, lambda text: None)
+    reader = Reader(config.data, preparation.r_max, cache, lambda text: None)
     sets = load_sets(reader, config.seed)
     potential, _ = preparation.build(sets)
     device = device_type(config)

@@ -11,7 +11,11 @@ from .store import SCHEMA, StoreDataset, write_store
 
 
 def cached_store(
-    path: str | Path, folder: str | Path, elements: Sequence[str], r_max: float, **options: Any
+    path: str | Path,
+    folder: str | Path,
+    elements: Sequence[str] | None,
+    r_max: float,
+    **options: Any,
 ) -> StoreDataset:
     """Return the store of a data file, writing it on the first call.
 
@@ -25,7 +29,7 @@ def cached_store(
     folder
         Where stores are kept; it is made if need be.
     elements
-        Chemical symbols in the order of the potential's types.
+        Chemical symbols in the order of the potential's types; `None`: those of the file.
     r_max
         Cutoff of the neighbour lists, Å.
     options
@@ -37,7 +41,8 @@ def cached_store(
         As `read_frames` and `write_store`.
     """
     stream = iter_frames(path, **options)
-    text = json.dumps([SCHEMA, list(elements), float(r_max), options], sort_keys=True, default=str)
+    symbols = None if elements is None else list(elements)
+    text = json.dumps([SCHEMA, symbols, float(r_max), options], sort_keys=True, default=str)
     key = hashlib.sha256(text.encode() + _digest(Path(path))).hexdigest()[:16]
     store = Path(folder) / f"{key}.h5"
     if not store.exists():

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -120,6 +119,7 @@ def split_frames(
     *,
     seed: int = 0,
     on_duplicates: OnDuplicates = "error",
+    isolated: Sequence[int] = (),
 ) -> Split:
     """Split frames into training, validation and test sets.
 
@@ -134,12 +134,14 @@ def split_frames(
         A sequence of frames or a `StoreDataset`.
     train, val, test
         A number of frames (int); a fraction of all frames (float); an index file (.npz or .json,
-        which may name several sets, or .txt); indices; ``"rest"`` for all that remain (one set
-        only); `None` for none.
+        which may name several sets and leave out ``test``, or .txt); indices; ``"rest"`` for all
+        that remain (one set only); `None` for none.
     seed
         Seed of the draw.
     on_duplicates
         What to do where the same configuration is in two sets.
+    isolated
+        Frames of isolated atoms: they are not drawn, and may be in several sets.
 
     Raises
     ------
@@ -158,17 +160,19 @@ def split_frames(
     drawn = [name for name in requests if name not in chosen]
     claimed = np.concatenate([*chosen.values(), np.zeros(0, np.int64)])
     pool = np.random.default_rng(seed).permutation(total)
-    pool = pool[~np.isin(pool, claimed)]
+    pool = pool[~np.isin(pool, [*claimed, *isolated])]
     rest = [name for name in drawn if requests[name] == "rest"]
     if len(rest) > 1:
         raise InputError(f"only one set can be 'rest', got {' and '.join(rest)}")
     for name in [*(n for n in drawn if n not in rest), *rest]:
-        count = len(pool) if name in rest else _count(name, requests[name], total)
+        count = len(pool) if name in rest else _count(name, requests[name], total - len(isolated))
         if isinstance(requests[name], float) and 0 < len(pool) == count - 1:
             count -= 1  # fractions that add up to 1, each rounded
         if count > len(pool):
+            besides = f" (and {len(isolated)} isolated atoms)" if len(isolated) else ""
             raise InputError(
-                f"{name}: {count} frames asked for, {len(pool)} of {total} are left; ask for fewer"
+                f"{name}: {count} frames asked for, {len(pool)} of {total - len(isolated)}{besides}"
+                " are left; ask for fewer"
             )
         chosen[name], pool = np.sort(pool[:count]), pool[count:]
     if len(chosen["train"]) == 0:
@@ -176,7 +180,10 @@ def split_frames(
 
     hashes = geometry_hashes(frames) if on_duplicates != "ignore" else []
     if hashes:
-        sets = {name: {int(i): hashes[i] for i in chosen[name]} for name in requests}
+        alone = set(isolated)
+        sets = {
+            name: {int(i): hashes[i] for i in chosen[name] if i not in alone} for name in requests
+        }
         _report_duplicates(_shared(sets), on_duplicates)
     return Split(
         train=chosen["train"].tolist(),
@@ -229,7 +236,10 @@ def _report_duplicates(found: list[Duplicate], on_duplicates: OnDuplicates) -> N
         f"({pairs}{more}), so errors on held-out data would be too small"
     )
     if on_duplicates == "error":
-        raise InputError(f"{message}; remove them or allow them with on_duplicates='warn'")
+        raise InputError(
+            f"{message}; remove them or allow them with on_duplicates='warn' "
+            "(data.on_duplicates: warn)"
+        )
     warnings.warn(message, stacklevel=3)
 
 
@@ -254,7 +264,10 @@ def _indices(name: str, request: Selection, total: int) -> IntArray:
     if isinstance(request, str | Path):
         where = f"{name}: {request}"
         request = _read_indices(Path(request), name)
-    array = np.asarray(request)
+    try:
+        array = np.asarray(request)
+    except ValueError:  # rows of several lengths
+        array = np.zeros((0, 0))
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"{where}: frame indices must be a list of whole numbers")
     array = array.astype(np.int64)
@@ -284,7 +297,7 @@ def _read_indices(path: Path, name: str) -> Sequence[int]:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 found = {key: arrays[key] for key in arrays.files}
-        except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib, NumPy: whatever a damaged file causes
             reason = " ".join(str(error).split())
             raise InputError(f"{path} is not a readable .npz file: {reason}") from None
         return _named(path, name, found)
@@ -305,6 +318,8 @@ def _named(path: Path, name: str, values: Mapping[str, Sequence[int]]) -> Sequen
             return values[key]
     if len(values) == 1:
         return next(iter(values.values()))
+    if name == "test" and any(key in values for key in _NAMES["train"]):
+        return []  # there need not be one
     raise InputError(f"{path} has no '{name}' among its keys ({', '.join(values)})")
 
 

@@ -240,13 +240,19 @@ def _count(types: IntArray, elements: Sequence[str]) -> FloatArray:
     return np.bincount(types, minlength=len(elements)).astype(np.float64)
 
 
+def is_isolated(frame: Frame, r_max: float) -> bool:
+    """Return whether a frame is one atom in vacuum, or alone in a large box."""
+    if len(frame) != 1:
+        return False
+    cutoff = max(r_max, _ALONE)
+    return not len(pair_distances(frame.positions, frame.cell, frame.pbc, cutoff)[0])
+
+
 def _add_single(
     frame: Frame, singles: dict[str, Frame], conflicts: list[str], r_max: float
 ) -> None:
-    """Note a frame that is one atom in vacuum, or alone in a large box."""
-    if len(frame) != 1 or frame.energy is None:
-        return
-    if len(pair_distances(frame.positions, frame.cell, frame.pbc, max(r_max, _ALONE))[0]):
+    """Note the energy of an isolated atom."""
+    if frame.energy is None or not is_isolated(frame, r_max):
         return
     symbol = chemical_symbols[frame.numbers[0]]
     known = singles.setdefault(symbol, frame).energy

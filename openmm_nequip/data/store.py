@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -37,7 +39,7 @@ _TABLES: dict[str, tuple[tuple[int, ...], str]] = {
 
 
 def write_store(
-    frames: Iterable[Frame], path: str | Path, elements: Sequence[str], r_max: float
+    frames: Iterable[Frame], path: str | Path, elements: Sequence[str] | None, r_max: float
 ) -> Path:
     """Pack frames and their neighbour lists into one file, in bounded memory.
 
@@ -50,7 +52,8 @@ def write_store(
     path
         The file to write.
     elements
-        Chemical symbols in the order of the potential's types.
+        Chemical symbols in the order of the potential's types; `None`: those of the frames, by
+        atomic number.
     r_max
         Cutoff of the neighbour lists, Å.
 
@@ -71,7 +74,7 @@ def write_store(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w") as file:
-            _write(file, frames, TypeMap(elements), float(r_max))
+            _write(file, frames, None if elements is None else TypeMap(elements), float(r_max))
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
@@ -204,6 +207,19 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
         for index in range(len(self)) if indices is None else indices:
             yield self.frame(index)
 
+    def has(self, label: str, indices: Sequence[int]) -> bool:
+        """Return whether any of these frames has ``'energy'`` or ``'stress'``."""
+        column = self._open()["frames"][:, 0 if label == "energy" else 1]
+        return bool(np.isfinite(column[list(indices)]).any())
+
+    def with_elements(self, elements: Sequence[str]) -> "StoreDataset":
+        """Return the same frames for a potential with other elements, or in another order."""
+        other = copy(self)
+        other.close()
+        other.elements = list(elements)
+        other._type_map = TypeMap(elements)
+        return other
+
     def close(self) -> None:
         """Close the file; reading opens it again."""
         if self._tables:
@@ -232,7 +248,7 @@ class StoreDataset(Dataset[tuple[Graph, Targets]]):
         return slice(self._edge_range[index], self._edge_range[index + 1])
 
 
-def _write(file: Any, frames: Iterable[Frame], type_map: TypeMap, r_max: float) -> None:
+def _write(file: Any, frames: Iterable[Frame], type_map: TypeMap | None, r_max: float) -> None:
     for name, (shape, dtype) in _TABLES.items():
         rows = max(1, 65536 // (int(np.prod(shape)) * int(dtype[1])))  # chunks of 64 kB
         file.create_dataset(
@@ -241,8 +257,11 @@ def _write(file: Any, frames: Iterable[Frame], type_map: TypeMap, r_max: float) 
     running = Fingerprint()
     buffer: dict[str, list[np.ndarray]] = {name: [] for name in _TABLES}
     atom_end = edge_end = 0
+    found = set[int]()
     for frame in frames:
-        type_map(frame.numbers, frame.source)
+        if type_map is not None:
+            type_map(frame.numbers, frame.source)
+        found.update(frame.numbers.tolist())
         running.update(frame)
         edge_index, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, r_max)
         atom_end += len(frame)
@@ -265,7 +284,8 @@ def _write(file: Any, frames: Iterable[Frame], type_map: TypeMap, r_max: float) 
     if atom_end == 0:
         raise InputError("there are no frames to write")
     file.attrs["schema"] = SCHEMA
-    file.attrs["elements"] = type_map.elements
+    in_frames = [chemical_symbols[z] for z in sorted(found)]
+    file.attrs["elements"] = in_frames if type_map is None else type_map.elements
     file.attrs["r_max"] = r_max
     file.attrs["summary"] = frames.summary() if isinstance(frames, FrameStream) else ""
     file.attrs["fingerprint"] = running.hexdigest()

@@ -119,7 +119,10 @@ class ReplayedStep:
         self._graph = None
         if not self._can_capture:
             return
-        stream = _stream(self.types.device)
+        with _one_capture:  # the stream is shared
+            self._capture_on(_stream(self.types.device))
+
+    def _capture_on(self, stream: torch.cuda.Stream) -> None:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):  # compiles, and finds out what the host has to know
@@ -130,7 +133,7 @@ class ReplayedStep:
         capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
         try:
             # the outer stream context restores the stream where a broken capture does not
-            with _one_capture, torch.cuda.stream(stream), _no_collection(), capture:
+            with torch.cuda.stream(stream), _no_collection(), capture:
                 self._results = self._evaluate()
         except RuntimeError as error:
             self._can_capture = False

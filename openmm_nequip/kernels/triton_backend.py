@@ -40,8 +40,8 @@ def why_no_kernel_runs(device: torch.device) -> str:
     and a folder that it can write.
     """
     _cache_somewhere()
-    out = torch.zeros(1, dtype=torch.int32, device=device)
     try:
+        out = torch.zeros(1, dtype=torch.int32, device=device)
         with torch.cuda.device_of(out):
             load("probe", _PROBE).write[(1,)](out)
         return "" if int(out) == 7 else "Triton's kernels compute nothing here"

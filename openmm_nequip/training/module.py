@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from ..data.dataset import Targets
 from ..data.graph import Graph
+from ..errors import InputError
 from ..potential import Potential
 from .config import TrainingConfig
 from .loss import QUANTITIES, Loss
@@ -99,7 +100,13 @@ class PotentialModule(LightningModule):
                 fused=True,
             )
         if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
+            try:
+                optimizer.load_state_dict(self.optimizer_state)
+            except (KeyError, ValueError) as error:
+                raise InputError(
+                    "the checkpoint's optimizer is of another version of this package: go on with "
+                    f"that version, or begin anew with another output ({error})"
+                ) from None
             self.optimizer_state = None
         return optimizer
 

@@ -14,15 +14,17 @@ from ..config import parse_config
 from ..data.statistics import Statistics, compute_statistics, least_squares
 from ..domain import Domain, read_domain
 from ..errors import InputError
+from ..kernels.engine import choose_engine
 from ..potential import Potential
 from .config import TrainConfig
 from .evaluation import evaluation_batches, predict
-from .sets import Sets, make_dataset
+from .sets import Sets, make_dataset, some_frames
 
 #: As accurate as the radial network at every edge, and faster (docs/train.md).
 RADIAL = {"radial": "spline", "radial_intervals": 64}
 #: Forces smaller than this, over those of all elements and in eV/Å, are noise around symmetry.
-_SMALLEST_SHARE, _SMALLEST_FORCE = 0.01, 0.01
+_SMALLEST_SHARE, _SMALLEST_FORCE = 0.01, 1e-4
+_ENOUGH_FRAMES = 1000  # to find one number for each element
 
 
 def network(given: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +113,14 @@ class Preparation:
             reference_energies=self._references(elements, names, sets),
             isolated_atoms=sets.isolated,
         )
-        _check_elements(statistics, sets)
+        _check_elements(sets, set(statistics.avg_num_neighbors_per_type))
         if not statistics.min_distances:
             raise InputError(
                 f"no two atoms of the training frames are within model.r_max of {self.r_max:g} Å: "
                 "it and the positions are in Å"
             )
-        scales = _energy_scales(statistics, elements)
+        scales, notes = _energy_scales(statistics, elements)
+        statistics = replace(statistics, notes=[*statistics.notes, *notes])
         automatic = {
             **RADIAL,
             "type_names": names,
@@ -169,11 +172,17 @@ class Preparation:
             potential.r_max,
             reference_energies=dict(zip(potential.elements, own_shifts.tolist(), strict=True)),
         )
-        _check_elements(statistics, sets)
+        _check_elements(sets, set(potential.elements))
         references = potential.metadata.get("reference_energies", {})
         source = potential.metadata.get("reference_source")
         if shifts_move:
-            change, notes = _energy_change(potential, sets)
+            trained = set(statistics.avg_num_neighbors_per_type)
+            change, notes = _energy_change(potential, sets, trained)
+            if untrained := sorted((sets.elements_of("val") | sets.elements_of("test")) - trained):
+                notes.append(
+                    f"{', '.join(untrained)} is in no training frame: energies of validation and "
+                    "test frames with it are partly of the level before"
+                )
             statistics = replace(statistics, notes=[*statistics.notes, *notes])
             with torch.no_grad():
                 own_shifts.add_(potential.config.per_type(change))
@@ -210,7 +219,7 @@ class Preparation:
         if request == "auto" and self.config.data.isolated_atoms_file is not None:
             request = "isolated_atoms"
         if isinstance(request, dict):
-            in_data = sets.elements_of("train") | sets.elements_of("val") | sets.elements_of("test")
+            in_data = sets.elements()
             return {**{e: 0.0 for e in elements if e not in in_data}, **request}
         return {"isolated_atoms": "isolated", "least_squares": "least-squares"}.get(
             request, request
@@ -229,25 +238,31 @@ def domain_of(statistics: Statistics, charge: int | None, multiplicity: int | No
     )
 
 
-def _energy_scales(statistics: Statistics, elements: Sequence[str]) -> dict[str, float]:
-    """Return the root mean square force of each element, or of all where symmetry makes it zero."""
-    whole = statistics.force_rms or 0.0
-    if whole < _SMALLEST_FORCE:
-        return dict.fromkeys(elements, 1.0)
+def _energy_scales(
+    statistics: Statistics, elements: Sequence[str]
+) -> tuple[dict[str, float], list[str]]:
+    """Return the root mean square force of each element, or of all where symmetry makes it zero.
+
+    And a note where there are no forces that could tell.
+    """
+    whole = statistics.force_rms
+    if whole is None or whole < _SMALLEST_FORCE:
+        note = [] if whole is None else ["the forces are zero: energy scales are 1 eV"]
+        return dict.fromkeys(elements, 1.0), note
     own = statistics.force_rms_per_type
-    return {e: rms if (rms := own.get(e, 0.0)) > _SMALLEST_SHARE * whole else whole
-            for e in elements}  # fmt: skip
+    scales = {e: rms if (rms := own.get(e, 0.0)) > _SMALLEST_SHARE * whole else whole
+              for e in elements}  # fmt: skip
+    return scales, []
 
 
-def _check_elements(statistics: Statistics, sets: Sets) -> None:
-    """Check that the network learns of every element that it is tested on.
+def _check_elements(sets: Sets, trained: set[str]) -> None:
+    """Check that the network knows every element that it is tested on.
 
     Raises
     ------
     InputError
         An element is in validation or test frames only.
     """
-    trained = set(statistics.avg_num_neighbors_per_type)
     for name, words in (("val", "validation"), ("test", "test")):
         if untrained := sorted(sets.elements_of(name) - trained):
             raise InputError(
@@ -295,22 +310,24 @@ def _by_element(cutoffs: Any, element_of: dict[str, str]) -> Any:
     }
 
 
-def _energy_change(potential: Potential, sets: Sets) -> tuple[dict[str, float], list[str]]:
+def _energy_change(
+    potential: Potential, sets: Sets, trained: set[str]
+) -> tuple[dict[str, float], list[str]]:
     """Fit, by type, what the data's energies have over those of the potential; with notes."""
-    dataset = make_dataset(sets.train, potential.elements, potential.r_max, keep=False)
+    frames = some_frames(sets.train, _ENOUGH_FRAMES, trained)
+    if not len(frames):
+        raise InputError("fine_tune_shifts: estimate needs energies in the training data")
+    dataset = make_dataset(frames, potential.elements, potential.r_max, keep=False)
+    potential = potential.with_engine(choose_engine("auto", "cpu"))
     compositions, residuals = [], []
-    for graph, targets in evaluation_batches(dataset):  # a batch at a time: there may be many
+    for graph, targets in evaluation_batches(dataset):
         output, _, _ = predict(potential, [(graph, targets)], forces=False)
         counts = np.zeros((len(targets.num_atoms), len(potential.elements)))
         np.add.at(counts, (graph.batch.numpy(), graph.types.numpy()), 1.0)
         compositions.append(counts)
         residuals.append((targets.energy - output.energy).numpy())
-    residual = np.concatenate(residuals)
-    known = np.isfinite(residual)
-    if not known.any():
-        raise InputError("fine_tune_shifts: estimate needs energies in the training data")
     found, _, notes = least_squares(
-        np.concatenate(compositions)[known], residual[known], potential.elements
+        np.concatenate(compositions), np.concatenate(residuals), potential.elements
     )
     return {
         name: found[element]

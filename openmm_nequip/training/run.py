@@ -88,11 +88,11 @@ def _train(config: TrainConfig, folder: RunFolder, first: bool) -> Path:
     say = _say if first else _say_nothing
     preparation = Preparation(config)
     cache = folder.path / "cache"
-    reader = Reader(config.data, preparation.elements, preparation.r_max, cache, say)
+    reader = Reader(config.data, preparation.r_max, cache, say)
     sets = load_sets(reader, config.seed)
     _check_labels(config, sets)
     potential, statistics = preparation.build(sets)
-    engine = choose_engine(config.training.engine, device_type(config))
+    engine = choose_engine(config.training.engine, _own_device(config))
     potential = potential.with_engine(engine)
     for note in statistics.notes:
         say(f"note: {note}")
@@ -307,6 +307,14 @@ def device_type(config: TrainConfig) -> str:
         f"training.accelerator is {accelerator}, and PyTorch finds no CUDA GPU: install a build "
         "for CUDA, or leave the key out"
     )
+
+
+def _own_device(config: TrainConfig) -> str:
+    """Return the device of this process, which Lightning has not made the current one yet."""
+    if device_type(config) == "cpu":
+        return "cpu"
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return f"cuda:{int(local) % torch.cuda.device_count()}"
 
 
 def _is_first_process() -> bool:

@@ -18,8 +18,9 @@ from ..data.cache import cached_store
 from ..data.dataset import FrameDataset
 from ..data.fingerprint import fingerprint
 from ..data.frame import Frame
-from ..data.readers import iter_frames, read_frames
+from ..data.readers import read_frames
 from ..data.splits import Selection, Split, check_duplicates, is_split, split_frames
+from ..data.statistics import is_isolated
 from ..data.store import StoreDataset
 from ..errors import InputError
 from .config import DataConfig
@@ -66,7 +67,7 @@ class Sets:
     train, val, test
         Frames of each set; the test set may be empty.
     isolated
-        Single atoms, wherever they are in the data.
+        Isolated atoms of the training file and of that for them.
     splits
         How each file was split, by the name under which the split is recorded.
     """
@@ -96,13 +97,9 @@ class Sets:
         return _elements(frames)
 
     def elements(self) -> list[str]:
-        """Chemical symbols of all frames, by atomic number; of whole files that are streamed."""
-        symbols: set[str] = set()
-        for frames in (self.train, self.val, self.test):
-            symbols |= set(
-                frames.store.elements if isinstance(frames, StoredFrames) else _elements(frames)
-            )
-        return _sorted(symbols)
+        """Chemical symbols of all frames, by atomic number."""
+        symbols = self.elements_of("train") | self.elements_of("val") | self.elements_of("test")
+        return sorted(symbols, key=chemical_symbols.index)
 
 
 def make_dataset(
@@ -113,15 +110,35 @@ def make_dataset(
     `keep` is that of `FrameDataset`: not for frames that are looked at once.
     """
     if isinstance(frames, StoredFrames):
-        assert frames.store.elements == list(elements)
         assert frames.store.r_max == r_max
-        return Subset(frames.store, frames.indices)
+        return Subset(frames.store.with_elements(elements), frames.indices)
     return FrameDataset(frames, elements, r_max, keep)
 
 
 def has_labels(frames: FrameSet, label: str) -> bool:
     """Return whether any frame has ``'energy'``, ``'forces'`` or ``'stress'``."""
+    if isinstance(frames, StoredFrames) and label != "forces":  # they are looked up frame by frame
+        return frames.store.has(label, frames.indices)
     return any(getattr(frame, label) is not None for frame in frames)
+
+
+def some_frames(frames: FrameSet, number: int, elements: set[str]) -> FrameSet:
+    """Return frames with energies, drawn at random, in which all these elements occur."""
+    source = frames.store if isinstance(frames, StoredFrames) else frames
+    indices = frames.indices if isinstance(frames, StoredFrames) else list(range(len(frames)))
+    chosen: list[int] = []
+    missing = set(elements)
+    for index in np.random.default_rng(0).permutation(indices).tolist():
+        frame = source.frame(index) if isinstance(source, StoreDataset) else source[index]
+        if frame.energy is None:
+            continue
+        added = missing & _elements([frame])
+        if len(chosen) < number or added:
+            chosen.append(index)
+            missing -= added
+        if len(chosen) >= number and not missing:
+            break
+    return _pick(source, sorted(chosen))
 
 
 class Reader:
@@ -131,8 +148,6 @@ class Reader:
     ----------
     config
         The section.
-    elements
-        Chemical symbols of the potential, if they are settled; else those of the data.
     r_max
         Cutoff of the potential, Å.
     cache
@@ -144,7 +159,6 @@ class Reader:
     def __init__(
         self,
         config: DataConfig,
-        elements: Sequence[str] | None,
         r_max: float,
         cache: Path,
         say: Callable[[str], None],
@@ -159,10 +173,6 @@ class Reader:
         self.streams = config.stream_from_disk
         if self.streams is None:
             self.streams = sum(map(_size, paths)) * _MEMORY_PER_BYTE > _memory()
-        self.elements = list(elements or [])
-        if self.streams and not self.elements:
-            found = {s for p in paths for s in _elements(iter_frames(p, **self.options(p)))}
-            self.elements = _sorted(found)
 
     def read(self, paths: str | list[str]) -> Any:
         """Return the frames of one file, or of several: a list or a `StoreDataset`."""
@@ -177,7 +187,7 @@ class Reader:
             with (self.cache / ".lock").open("w") as lock:  # one process writes, the others wait
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 store = cached_store(
-                    files[0], self.cache, self.elements, self.r_max, **self.options(files[0])
+                    files[0], self.cache, None, self.r_max, **self.options(files[0])
                 )
             self.say(f"{store.summary}\nstreamed from {store.path}")
             return store
@@ -216,22 +226,28 @@ def load_sets(reader: Reader, seed: int) -> Sets:
     """
     config = reader.config
     main = reader.read(config.file)
+    alone = _isolated(main, reader.r_max)
+    if alone:
+        reader.say(f"{len(alone)} isolated atoms: for reference energies, in no set that is drawn")
     if config.split_file is not None:
         train, val, test = _from_split_file(config)
         if is_split(config.split_file):
             Split.load(config.split_file).check(main)
     else:
-        train, val, test = _selections(config, len(main))
-    split = split_frames(main, train, val, test, seed=seed, on_duplicates=config.on_duplicates)
+        train, val, test = _selections(config, len(main) - len(alone))
+    split = split_frames(
+        main, train, val, test, seed=seed, on_duplicates=config.on_duplicates, isolated=alone
+    )
     sets = {name: _pick(main, getattr(split, name)) for name in ("train", "val", "test")}
-    isolated = _isolated(main)
+    isolated = list(_pick(main, alone))
     if config.isolated_atoms_file is not None:
         atoms_file = config.isolated_atoms_file
         found = read_frames(atoms_file, **reader.options(atoms_file))
         reader.say(found.summary())
-        if not _isolated(found):
-            raise InputError(f"{config.isolated_atoms_file} has no frame of a single atom")
-        isolated += _isolated(found)
+        atoms = [found[i] for i in _isolated(found, reader.r_max)]
+        if not atoms:
+            raise InputError(f"{atoms_file} has no frame of a single atom far from its images")
+        isolated += atoms
     splits = {"split": split}
     for name, path, count in (
         ("val", config.val_file, config.n_val),
@@ -239,7 +255,12 @@ def load_sets(reader: Reader, seed: int) -> Sets:
     ):
         if path is not None:
             own = reader.read(path)
-            part = split_frames(own, "rest" if count is None else count, seed=seed)
+            part = split_frames(
+                own,
+                "rest" if count is None else count,
+                seed=seed,
+                isolated=_isolated(own, reader.r_max),
+            )
             sets[name] = _pick(own, part.train)
             splits[f"split_{name}_file"] = part
     if len(splits) > 1:
@@ -258,10 +279,12 @@ def _pick(source: Any, indices: list[int]) -> FrameSet:
     return [source[i] for i in indices]
 
 
-def _isolated(frames: Any) -> list[Frame]:
+def _isolated(frames: Any, r_max: float) -> list[int]:
+    """Return the indices of isolated atoms, whose energies no network has to learn."""
     if isinstance(frames, StoreDataset):
-        return list(frames.frames(np.flatnonzero(frames.num_atoms == 1).tolist()))
-    return [frame for frame in frames if len(frame) == 1]
+        singles = np.flatnonzero(frames.num_atoms == 1).tolist()
+        return [i for i in singles if is_isolated(frames.frame(i), r_max)]
+    return [i for i, frame in enumerate(frames) if is_isolated(frame, r_max)]
 
 
 def _from_split_file(config: DataConfig) -> tuple[Selection, Selection, Selection]:
@@ -298,10 +321,6 @@ def _number(selection: Selection, total: int) -> int:
 
 def _elements(frames: Any) -> set[str]:
     return {chemical_symbols[z] for frame in frames for z in np.unique(frame.numbers)}
-
-
-def _sorted(symbols: set[str]) -> list[str]:
-    return sorted(symbols, key=chemical_symbols.index)
 
 
 def _as_list(paths: str | list[str]) -> list[str]:

@@ -580,7 +580,7 @@ def with_data(tasks, frames, reference_data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", SIZES)
 def test_reference_data(tasks, with_data, tmp_path, task):
     config = with_data(tasks.cases(task)[0], OTHER_START if task == "fine-tuning" else [])
-    reader = Reader(config.data, None, config.model.r_max, tmp_path, lambda text: None)
+    reader = Reader(config.data, config.model.r_max, tmp_path, lambda text: None)
     sets = load_sets(reader, config.seed)
     sizes, atoms, energy, force = SIZES[task]
     assert tuple(sets.sizes.values()) == sizes
@@ -609,7 +609,7 @@ def test_all_molecules_of_rmd17(tasks, with_data, tmp_path, number):
     assert (len(split["train"]), len(split["val"])) == (950, 50)
     assert not set(split["train"]) & set(split["val"])
     raw = np.load(config.data.file)
-    reader = Reader(config.data, None, 4.0, tmp_path, lambda text: None)
+    reader = Reader(config.data, 4.0, tmp_path, lambda text: None)
     test = reader.read(config.data.test_file)
     assert len(test) == len(raw["energies"]) == 1000
     assert test[0].energy == pytest.approx(

@@ -83,6 +83,12 @@ def test_virial(tmp_path, key):
     np.testing.assert_allclose(read_frames(path)[0].stress, made[0].stress, rtol=1e-12)
 
 
+def test_noise_of_a_small_stress_is_no_asymmetry(tmp_path):
+    values = "1e-4 2e-5 0 4e-5 1e-4 0 0 0 1e-4"
+    path = write(tmp_path, extxyz(frames(1, periodic=True), extra=f'REF_stress="{values}"'))
+    np.testing.assert_allclose(read_frames(path)[0].stress[0], [1e-4, 3e-5, 0])
+
+
 def test_asymmetric_stress(tmp_path):
     values = "1 2 3 4 5 6 7 8 9"
     path = write(tmp_path, extxyz(frames(1, periodic=True), extra=f'REF_stress="{values}"'))
@@ -195,6 +201,11 @@ def test_a_comment_in_another_encoding_does_no_harm(tmp_path):
         assert_same(read, frame)
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "x.xyz").write_text(extxyz(frames(2)), encoding="utf-8-sig")
+    assert len(read_frames(tmp_path / "x.xyz")) == 2
+
+
 def test_truncated_file(tmp_path):
     text = extxyz(frames(3))
     data = read_frames(write(tmp_path, text[: text.rindex("H")]), on_bad="skip")
@@ -221,8 +232,9 @@ def test_more_than_nine_atoms_and_blank_lines(tmp_path):
     assert [len(frame) for frame in data] == [12, 12]
 
 
-def test_single_atom_needs_no_forces(tmp_path):
-    path = write(tmp_path, '1\nProperties=species:S:1:pos:R:3 energy=-13.6 pbc="F F F"\nH 0 0 0\n')
+@pytest.mark.parametrize("box", ['pbc="F F F"', 'Lattice="15 0 0 0 15 0 0 0 15" pbc="T T T"'])
+def test_single_atom_needs_no_forces(tmp_path, box):
+    path = write(tmp_path, f"1\nProperties=species:S:1:pos:R:3 energy=-13.6 {box}\nH 0 0 0\n")
     data = read_frames(path)
     assert data[0].energy == -13.6
     assert data[0].forces is None

@@ -126,7 +126,7 @@ def test_npz_shapes_and_pickles(tmp_path):
         read_frames(path)
 
 
-@pytest.mark.parametrize("species", ["text", "numbers", "per frame"])
+@pytest.mark.parametrize("species", ["text", "numbers", "float", "per frame", "one row"])
 def test_ani_layout(tmp_path, species):
     made = frames(3)
     r, e, f = stacked(made)
@@ -137,7 +137,9 @@ def test_ani_layout(tmp_path, species):
         group["species"] = {
             "text": np.array([b"O", b"H", b"H"]),
             "numbers": NUMBERS,
+            "float": NUMBERS.astype(float),
             "per frame": np.tile(NUMBERS, (3, 1)),
+            "one row": NUMBERS[None],
         }[species]
     with pytest.raises(InputError, match=r"units of the file are not known.*Hartree and Å"):
         read_frames(path)
@@ -157,10 +159,11 @@ def test_ani_layout(tmp_path, species):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("energies", 1.0, "'energies' is one number, not one row for each conformation"),
-        ("coordinates", 1.0, "'coordinates' is one number, not one row"),
+        ("energies", 1.0, "1 energy for 2 conformations"),
+        ("coordinates", 1.0, "'coordinates' is one number, not positions of atoms"),
         ("energies", np.zeros(3), "3 energy for 2 conformations"),
-        ("species", np.tile(NUMBERS, (1, 1)), "elements of 1 conformations, positions of 2"),
+        ("species", np.tile(NUMBERS, (3, 1)), "elements of 3 conformations, positions of 2"),
+        ("species", NUMBERS + 0.5, "'8.5' is not a chemical symbol"),
         ("species", 8, "3 positions|positions"),
         ("species", np.array([b"O", b"H", b"Q"]), "'Q' is not a chemical symbol"),
         ("coordinates", np.zeros((2, 9)), "frame 0: .*positions"),
@@ -174,6 +177,30 @@ def test_hdf5_of_wrong_shape_is_one_clear_line(tmp_path, name, content, message)
         for key, value in values.items():
             group[key] = value
     with pytest.raises(InputError, match=message):
+        read_frames(tmp_path / "x.h5", energy_unit="eV", length_unit="Å")
+
+
+def test_hdf5_groups_of_one_conformation(tmp_path):
+    made = frames(2)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for k, frame in enumerate(made):
+            group = file.create_group(f"{k}")
+            group["coordinates"], group["forces"] = frame.positions, frame.forces
+            group["energies"], group["species"] = frame.energy, NUMBERS
+    data = read_frames(tmp_path / "x.h5", energy_unit="eV", length_unit="Å")
+    for read, frame in zip(data, made, strict=True):
+        assert_same(read, frame)
+
+
+def test_hdf5_cells_of_any_group_are_refused(tmp_path):
+    r, e, f = stacked(frames(2))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name in ("a", "b"):
+            group = file.create_group(name)
+            group["coordinates"], group["species"] = r, NUMBERS
+            group["energies"], group["forces"] = e, f
+        group["cell"] = np.tile(10 * np.eye(3), (2, 1, 1))
+    with pytest.raises(InputError, match=r"/b has cells \('cell'\)"):
         read_frames(tmp_path / "x.h5", energy_unit="eV", length_unit="Å")
 
 
@@ -324,11 +351,18 @@ def test_deepmd_several_systems_and_errors(tmp_path):
         ("type.raw", "O H H\n", "type.raw must have the number of a type for each atom"),
         ("type.raw", "1 -1 0\n", "type.raw has the type -1; types count from 0"),
         ("coord.npy", np.zeros((4, 10)), r"coord.npy has shape \[4, 10\]; it must have one row"),
-        ("coord.npy", np.zeros(()), r"coord.npy has shape \[\]; it must have one row per frame"),
-        ("coord.npy", np.zeros((0, 9)), "box has 4 frames, coord has 0"),
-        ("coord.npy", np.zeros((3, 9)), "box has 4 frames, coord has 3"),
+        (
+            "coord.npy",
+            np.zeros(()),
+            r"coord.npy has shape \[\]; it must have one row per frame",
+        ),
+        ("type.raw", "1 0 0.5\n", "type.raw must have .* no whole numbers"),
+        ("real_atom_types.npy", np.full((4, 3), 0.5), "real_atom_types.npy has no types"),
+        ("energy.npy", np.zeros(()), r"energy has shape \[\], coord has 4 frames"),
+        ("coord.npy", np.zeros((0, 9)), r"box has shape \[4, 9\], coord has 0 frames"),
+        ("coord.npy", np.zeros((3, 9)), r"box has shape \[4, 9\], coord has 3 frames"),
         ("box.npy", np.zeros((4, 6)), r"box.npy has shape \[4, 6\]; .* with 9 numbers"),
-        ("energy.npy", np.zeros(5), "energy has 5 frames, coord has 4"),
+        ("energy.npy", np.zeros(5), r"energy has shape \[5\], coord has 4 frames"),
         ("coord.npy", None, "set.000 has no coord.npy"),
         ("force.npy", np.zeros((4, 6)), r"frame 0: forces has shape"),
     ],
@@ -346,11 +380,26 @@ def test_deepmd_of_wrong_shape_is_one_clear_line(tmp_path, file, content, messag
         read_frames(tmp_path / "water")
 
 
+def test_deepmd_of_one_frame_as_a_row(tmp_path):
+    made = frames(1, periodic=True)
+    write_deepmd(tmp_path / "water", made, sets=1)
+    for file in (tmp_path / "water/set.000").glob("*.npy"):
+        np.save(file, np.load(file)[0])
+    np.savetxt(tmp_path / "water/type.raw", [1, 0, 0])  # as 1.000000e+00
+    with (tmp_path / "water/type_map.raw").open("ab") as file:
+        file.write("C\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"type_map\.raw: .* is not a chemical symbol"):
+        read_frames(tmp_path / "water")
+    (tmp_path / "water/type_map.raw").write_text("H\nO\n")
+    (read,) = read_frames(tmp_path / "water")
+    assert_same(read, made[0])
+
+
 def test_deepmd_mixed_types(tmp_path):
     made = frames(2)
     write_deepmd(tmp_path / "mixed", made, sets=1)
     place = tmp_path / "mixed/set.000"
-    np.save(place / "real_atom_types.npy", np.array([[1, 0, 0], [1, 0, -1]]))
+    np.save(place / "real_atom_types.npy", np.array([[1.0, 0, 0], [1, 0, -1]]))
     data = read_frames(tmp_path / "mixed")
     assert_same(data[0], made[0])
     assert data[1].numbers.tolist() == [8, 1]
@@ -384,6 +433,54 @@ def test_schnetpack_database(tmp_path):
     data = read_frames(tmp_path / "x.db")
     assert_same(data[0], made[0], KCAL)
     assert data.units.force.origin == "file attribute"
+
+
+DUMP = """ITEM: TIMESTEP
+{step}
+ITEM: NUMBER OF ATOMS
+3
+ITEM: BOX BOUNDS pp pp pp
+0 20
+0 20
+0 20
+ITEM: ATOMS id type {element}x y z fx fy fz
+{atoms}
+"""
+
+
+@pytest.mark.parametrize("unit", [None, "kcal/mol"])
+def test_lammps_dumps_tell_their_elements_and_have_no_energies(tmp_path, unit):
+    made = frames(2)
+    path = tmp_path / "dump.lammpstrj"
+
+    def write(element):
+        path.write_text("".join(
+            DUMP.format(
+                step=k,
+                element="element " if element else "",
+                atoms="\n".join(
+                    " ".join(map(str, [n + 1, kind, *([symbol] if element else []), *r, *f]))
+                    for n, (kind, symbol, r, f) in enumerate(
+                        zip([2, 1, 1], "OHH", frame.positions + 5, frame.forces, strict=True)
+                    )
+                ),
+            )
+            for k, frame in enumerate(made)
+        ))  # fmt: skip
+
+    write(element=False)
+    with pytest.raises(InputError, match="does not tell its elements: write a text dump"):
+        read_frames(path, require=["forces"])
+    write(element=True)
+    data = read_frames(path, require=["forces"], energy_unit=unit)
+    factor = 1.0 if unit is None else KCAL
+    for read, frame in zip(data, made, strict=True):
+        assert read.energy is None
+        assert read.numbers.tolist() == NUMBERS.tolist()
+        np.testing.assert_allclose(read.forces, factor * frame.forces, rtol=1e-6)
+    assert "taken to be in metal units unless others are declared" in data.summary()
+    with pytest.raises(InputError, match="no energy"):
+        read_frames(path)
 
 
 def test_other_format_of_ase(tmp_path):

@@ -72,7 +72,25 @@ def read_any(path: Path, keys: Keys, name: str) -> Source:
     convention = Convention(
         "eV", "Å", reason=f"ASE converts the format '{name}' to eV and Å", fixed=True
     )
+    if name.startswith("lammps-dump"):
+        _check_elements(path)
+        convention = Convention(
+            "eV",
+            "Å",
+            reason="LAMMPS dumps are taken to be in metal units unless others are declared",
+        )
     return Source(name, convention, _any_records(path, keys, name))
+
+
+def _check_elements(path: Path) -> None:
+    """Check that a LAMMPS dump tells its elements: types alone would be read as H, He, Li, ..."""
+    with io.TextIOWrapper(open_with_compression(path, "rb"), errors="replace") as file:
+        columns = next((line for line in file if line.startswith("ITEM: ATOMS")), "").split()
+    if not {"element", "mass"} & set(columns):
+        raise InputError(
+            f"{path} does not tell its elements: write a text dump with them (dump ... custom ... "
+            "id element x y z fx fy fz; dump_modify ... element C H O)"
+        )
 
 
 def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
@@ -107,7 +125,9 @@ def record_of(atoms: Atoms, keys: Keys, where: str) -> Record:
 def _extxyz_records(path: Path, keys: Keys) -> Iterator[Record]:
     """Split the file by its atom counts, so that one bad frame does not end the reading."""
     # letters of a comment in another encoding than UTF-8 do no harm
-    with io.TextIOWrapper(open_with_compression(path, "rb"), errors="replace") as file:
+    with io.TextIOWrapper(
+        open_with_compression(path, "rb"), encoding="utf-8-sig", errors="replace"
+    ) as file:
         for index in itertools.count():
             record = _next_extxyz(file, keys, f"{path}, frame {index}")
             if record is None:
@@ -165,6 +185,8 @@ def _any_records(path: Path, keys: Keys, format: str) -> Iterator[Record]:
         except Exception as error:  # ASE's parsers raise anything
             yield Record(problem=f"ASE cannot parse it: {_one_line(error)}, {_LOST}")
             return
+        if format.startswith("lammps-dump") and atoms.calc is not None:
+            atoms.calc.results.pop("energy", None)  # dumps have none, and ASE makes it zero
         yield record_of(atoms, keys, f"{path}, frame {index}")
 
 

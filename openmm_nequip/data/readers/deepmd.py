@@ -46,7 +46,7 @@ def _elements(system: Path) -> np.ndarray:
             f"{system} lacks type_map.raw, so its elements are not known; write it: one chemical "
             "symbol per type, in the order of the type numbers"
         )
-    symbols = file.read_text().split()
+    symbols = file.read_text(errors="replace").split()
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
     if unknown:
         raise InputError(f"{file}: '{unknown[0]}' is not a chemical symbol")
@@ -56,7 +56,7 @@ def _elements(system: Path) -> np.ndarray:
 def _system_records(system: Path, names: dict[str, str]) -> Iterator[Record]:
     elements = _elements(system)
     try:
-        types = np.loadtxt(system / "type.raw", dtype=np.int64, ndmin=1)
+        types = _whole(np.loadtxt(system / "type.raw", ndmin=1))
     except ValueError as error:
         raise InputError(
             f"{system}/type.raw must have the number of a type for each atom, counted from 0 in "
@@ -76,6 +76,12 @@ def _set_records(
     if positions is None:
         raise InputError(f"{folder} has no coord.npy")
     box = _load(folder, "box") if periodic else None
+    mixed = _load(folder, "real_atom_types")  # types per frame, -1 where there is no atom
+    labels = {label: _load(folder, name) for label, name in names.items()}
+    if positions.ndim == 1:  # one frame, written as a row
+        positions = positions[None]
+        box, mixed, *rows = (_as_row(values) for values in (box, mixed, *labels.values()))
+        labels = dict(zip(labels, rows, strict=True))
     for name, values, width in (("coord", positions, 3), ("box", box, 9)):
         if values is not None and (values.ndim < 2 or values[:1].size % width):
             raise InputError(
@@ -84,13 +90,15 @@ def _set_records(
             )
     frames = len(positions)
     positions = positions.reshape(frames, positions[:1].size // 3 if frames else 0, 3)
-    mixed = _load(folder, "real_atom_types")  # types per frame, -1 where there is no atom
-    all_types = np.broadcast_to(types, (frames, len(types))) if mixed is None else mixed
-    labels = {label: _load(folder, name) for label, name in names.items()}
+    try:
+        all_types = np.broadcast_to(types, (frames, len(types))) if mixed is None else _whole(mixed)
+    except ValueError as error:
+        raise InputError(f"{folder}/real_atom_types.npy has no types: {error}") from None
     found = tuple(sorted(file.stem for file in folder.glob("*.npy")))
     for name, values in {"box": box, "real_atom_types": mixed, **labels}.items():
-        if values is not None and len(values) != frames:
-            raise InputError(f"{folder}: {name} has {len(values)} frames, coord has {frames}")
+        if values is not None and values.shape[:1] != (frames,):
+            shape = list(values.shape)
+            raise InputError(f"{folder}: {name} has shape {shape}, coord has {frames} frames")
     for k in range(frames):
         real = all_types[k] >= 0
         if all_types[k].max(initial=0) >= len(elements):
@@ -111,6 +119,17 @@ def _set_records(
             },
             found=found,
         )
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Return numbers of types as integers, however they were written."""
+    if values.dtype.kind not in "iuf" or not np.all(values == np.round(values)):
+        raise ValueError("they are no whole numbers")
+    return values.astype(np.int64)
+
+
+def _as_row(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None or values.shape[:1] == (1,) else values[None]
 
 
 def _load(folder: Path, name: str) -> np.ndarray | None:

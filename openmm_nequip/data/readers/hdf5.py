@@ -41,7 +41,6 @@ def read(path: Path, keys: Keys) -> Source:
                     f"{path} has no group with coordinates ({', '.join(_POSITIONS)}); is it in "
                     "the ANI or SPICE layout?"
                 )
-            refuse_cells(group, f"{path}, {group.name}")
             convention = _convention(group, keys, path)
     except OSError as error:
         raise InputError(f"{path} is not a readable HDF5 file: {error}") from None
@@ -91,11 +90,17 @@ def _records(path: Path, keys: Keys, convention: Convention) -> Iterator[Record]
 
 def _group_records(group: Any, keys: Keys, path: Path) -> Iterator[Record]:
     where = f"{path}, {group.name}"
+    refuse_cells(group, where)
     names = label_keys(group, keys, where)
     positions = _rows(group, _first(group, _POSITIONS), where)
-    labels = {label: _rows(group, name, where) for label, name in names.items()}
+    labels = {label: np.asarray(group[name][()]) for label, name in names.items()}
+    if positions.ndim == 2:  # of a single conformation
+        positions = positions[None]
+        labels = {label: values[None] for label, values in labels.items()}
     try:
         numbers = _numbers(group)
+        if numbers.ndim > 1 and len(numbers) == 1:
+            numbers = numbers[0]
         if numbers.ndim > 1 and len(numbers) != len(positions):
             raise InputError(
                 f"elements of {len(numbers)} conformations, positions of {len(positions)}"
@@ -104,8 +109,9 @@ def _group_records(group: Any, keys: Keys, path: Path) -> Iterator[Record]:
         yield from [Record(problem=f"{group.name}: {error}")] * len(positions)
         return
     for label, values in labels.items():
-        if len(values) != len(positions):
-            problem = f"{group.name}: {len(values)} {label} for {len(positions)} conformations"
+        if values.shape[:1] != positions.shape[:1]:
+            found = values.shape[0] if values.ndim else 1
+            problem = f"{group.name}: {found} {label} for {len(positions)} conformations"
             yield from [Record(problem=problem)] * len(positions)
             return
     for k in range(len(positions)):
@@ -124,10 +130,10 @@ def _group_records(group: Any, keys: Keys, path: Path) -> Iterator[Record]:
 
 
 def _rows(group: Any, name: str, where: str) -> np.ndarray:
-    """Read a dataset that has a row for each conformation."""
+    """Read a dataset that has rows."""
     values = np.asarray(group[name][()])
     if values.ndim == 0:
-        raise InputError(f"{where}: '{name}' is one number, not one row for each conformation")
+        raise InputError(f"{where}: '{name}' is one number, not positions of atoms")
     return values
 
 
@@ -135,7 +141,7 @@ def _numbers(group: Any) -> np.ndarray:
     for name in _NUMBERS:
         if name in group:
             values = np.atleast_1d(group[name][()])
-            if values.dtype.kind in "iu":
+            if values.dtype.kind in "iuf" and np.all(values == np.round(values)):
                 return values.astype(np.int64)
             symbols = [s.decode() if isinstance(s, bytes) else str(s) for s in values.ravel()]
             unknown = [s for s in symbols if s and s not in atomic_numbers]
