@@ -1,7 +1,7 @@
 """From SMILES, molfiles and structures without parameters to a System in a box of water."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .molecule import (
     is_built,
     onto,
     smiles,
+    strain,
     to_structure,
 )
 from .openff import openff_available, openff_templates
@@ -41,6 +42,7 @@ from .structure import EXAMPLES, Structure, is_file, load_structure
 
 PADDING = 1.0  # nm
 _SAME_PLACE = 0.5  # Å
+_NONMETALS = {1, 2, *range(5, 11), *range(14, 19), *range(33, 37), *range(52, 55)}
 BIOPOLYMERS = "amber14-all.xml"
 EXAMPLE_SMILES = {"ethanol": "CCO", "water": "O", "methane": "C", "benzene": "c1ccccc1"}
 _SMALL_MOLECULES = ["auto", "nonbonded", "openff"]
@@ -168,6 +170,7 @@ def _small_molecules_in(
     placed
         They and those of `given` that are not among them.
     """
+    structure = _without_bonds_to_metals(structure, say)
     unmatched = set(forcefield.getUnmatchedResidues(structure.topology))
     described = mdtraj.Topology.from_openmm(structure.topology)
     placed, used, found = [], set[int](), []
@@ -183,22 +186,25 @@ def _small_molecules_in(
         numbers = np.array([atom.element.atomic_number for atom in atoms])
         positions = structure.positions[[atom.index for atom in atoms]] / NM
         names = [atom.name for atom in atoms]
-        mol = None
-        for index, template in enumerate(given):
-            mol = onto(template, numbers, positions, names)
-            if mol is not None:
-                used.add(index)
-                break
+        index, mol = _fitting(given, numbers, positions, names)
         where = f"residue {residue.name} {residue.id}"
-        if mol is None and named and residue.name != "UNK":
-            continue
-        if mol is None:
+        if mol is not None:
+            used.add(index)
+        elif named and residue.name != "UNK":
+            if 1 not in numbers:
+                continue
+            try:  # an amino acid by itself
+                mol = from_coordinates(numbers.tolist(), positions, names, charge, where)
+            except InputError:  # a part of a chain with atoms missing
+                continue
+        else:
             if 1 not in numbers or len(numbers) == 1:
                 raise InputError(
                     f"no force field knows {where}, and without hydrogens its bonds cannot be "
                     "told: give its SMILES or SDF file as a ligand, or delete it from the file"
                 )
             mol = from_coordinates(numbers.tolist(), positions, names, charge, where)
+        if index < 0:
             say(f"{where}: bonds told from its coordinates, charge {signed(charge)}")
         placed.append(_Placed(residue.name, mol))
         found.append(residue)
@@ -212,6 +218,47 @@ def _small_molecules_in(
     modeller.delete(found)
     left = np.array(modeller.positions.value_in_unit(unit.nanometer))
     return Structure(modeller.topology, left, structure.box), placed
+
+
+def _without_bonds_to_metals(structure: Structure, say: Say) -> Structure:
+    """Take away bonds to metal ions, which force fields hold by their charges."""
+    bonds = [
+        bond
+        for bond in structure.topology.bonds()
+        if any(
+            len(atom.residue) == 1
+            and atom.element is not None
+            and atom.element.atomic_number not in _NONMETALS
+            for atom in bond
+        )
+    ]
+    if not bonds:
+        return structure
+    say(f"without {len(bonds)} bonds to metal ions, which force fields hold by their charges")
+    modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
+    modeller.delete(bonds)
+    return replace(structure, topology=modeller.topology)
+
+
+def _fitting(
+    templates: Sequence[Chem.Mol], numbers: np.ndarray, positions: np.ndarray, names: Sequence[str]
+) -> tuple[int, Chem.Mol | None]:
+    """Return the molecule that suits the atoms of a residue best, and its index; -1 if none does.
+
+    Best is one with the hydrogens of the residue, then one whose bonds have the right lengths.
+    """
+    found: dict[int, Chem.Mol] = {}
+    for index, template in enumerate(templates):
+        mol = onto(template, numbers, positions, names)
+        if mol is not None:
+            found[index] = mol
+
+    def misfit(index: int) -> tuple[bool, float]:
+        placed = found[index].GetConformer().GetPositions()
+        return not np.array_equal(placed, positions), float(strain(found[index], placed))
+
+    best = min(found, key=misfit, default=-1)
+    return best, found.get(best)
 
 
 def _check_place(mol: Chem.Mol, structure: Structure) -> None:
@@ -265,7 +312,7 @@ def _force_field(
     try:
         forcefield = app.ForceField(*files)
         sites = _sites_of_water(forcefield)
-        if sites is None:
+        if sites is None and not (choices.force_fields and water == NO_WATER):
             files.append(WATER_MODELS.get(water, WATER_MODELS["tip3p"])[0])
             forcefield.loadFile(files[-1])
     except Exception as error:  # parsers of XML, missing files, contradicting sections
@@ -273,17 +320,24 @@ def _force_field(
         hint = ""
         if files != list(choices.force_fields) and choices.force_fields:
             hint = (
-                f"; yours bring no water, and {files[-1]} does not go with them: add a file of its"
+                f"; yours bring no water, and {files[-1]} does not go with them: add the file of "
+                "the same force field for water, such as charmm36/water.xml"
             )
         raise InputError(f"cannot load the force field {' '.join(files)}: {reason}{hint}") from None
     if sites is None or water == NO_WATER or WATER_MODELS[water][0] in files:
         return forcefield, files, water
-    if choices.water:
+    own = {3: "tip3p", 4: "tip4pew"}.get(sites)  # the boxes of water that OpenMM has
+    if own is None:
+        raise InputError(
+            f"the force field {' '.join(files)} has water of {sites} sites: take one of 3 or 4"
+        )
+    names = " ".join(files).replace("charmm36/water", "tip3p")
+    if choices.water and choices.water not in names:
         raise InputError(
             f"the force field {' '.join(files)} brings its own water: leave out the water model "
             f"'{choices.water}', or the file with water"
         )
-    return forcefield, files, "tip4pew" if sites == 4 else "tip3p"
+    return forcefield, files, own
 
 
 def _sites_of_water(forcefield: app.ForceField) -> int | None:

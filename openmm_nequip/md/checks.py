@@ -201,7 +201,11 @@ def long_bonds(topology: app.Topology, positions: np.ndarray, box: np.ndarray | 
     topology, positions, box
         As in `overlapping_atoms`.
     """
-    bonds = [b for b in topology.bonds() if b[0].element is not None and b[1].element is not None]
+    # the two hydrogens of a rigid water are bonded in some files
+    bonds = [
+        b for b in topology.bonds() if None not in (b[0].element, b[1].element)
+        and not b[0].element is b[1].element is app.element.hydrogen
+    ]  # fmt: skip
     if not bonds:
         return []
     pairs = np.array([(bond[0].index, bond[1].index) for bond in bonds])

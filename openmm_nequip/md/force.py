@@ -1,5 +1,6 @@
 """Adds a potential to an OpenMM System, through whichever force class works on this machine."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..units import NM
 from . import python_force, torch_force
 from .module import box_widths
 from .options import ForceOptions
-from .probe import first_that_works, why_not
+from .probe import first_that_works, gives_wrong_forces_on, why_not
 from .settings import FORCE_NAME, LAMBDA, ForceSettings, to_bytes
 
 
@@ -107,6 +108,12 @@ def build_force(settings: ForceSettings, model_file: bytes) -> openmm.Force:
     reason = why_not(settings.kind)
     if reason:
         raise InputError(f"force='{settings.kind}' does not work here: {reason}")
+    if unreliable := gives_wrong_forces_on(settings.kind):
+        warnings.warn(
+            f"force='{settings.kind}' can give wrong forces on {', '.join(unreliable)}, where the "
+            "positions may reach it too early: take force='auto', or another platform",
+            stacklevel=2,
+        )
     maker = torch_force if settings.kind == "torch" else python_force
     force = maker.build(settings, model_file)
     force.setName(FORCE_NAME)

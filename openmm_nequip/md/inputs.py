@@ -1,6 +1,5 @@
 """The files that a configuration names: structure and, in mixed runs, its force field."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,9 @@ from .structure import Structure, find_structure, load_structure
 
 _CUTOFF = 1.0  # nm
 _HEAVIEST_HYDROGEN = 5.0  # Da, where masses are repartitioned
+_DEUTERIUM = 2.1  # Da, is a hydrogen still
+_ROUNDED = 0.6  # Da, in force fields
 _TAKEN_BY_HYDROGEN = 3.1  # Da, each, from the atom that it is bonded to
-_UNITED = 4.2  # Da, of four hydrogens in a united atom
 _ONES_OWN = (
     openmm.MonteCarloBarostat,
     openmm.MonteCarloAnisotropicBarostat,
@@ -153,35 +153,48 @@ def _parametrise(
 def _check_masses(topology: app.Topology, system: openmm.System, name: str) -> None:
     """Check that particles of a System can be the atoms of a structure.
 
-    Hydrogens may be heavier, and what they are bonded to lighter (hydrogen mass repartitioning);
-    united atoms have the mass of their hydrogens too.
+    Hydrogens may be heavier, and what they are bonded to lighter by as much (hydrogen mass
+    repartitioning); united atoms have the mass of their hydrogens too. Ions are left out, whose
+    elements are often guessed.
 
     Raises
     ------
     InputError
         A mass is that of another element.
     """
-    hydrogens = Counter[int]()
+    atoms = list(topology.atoms())
+    masses = [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(len(atoms))]
+    heavier = [0.0] * len(atoms)  # by how much the hydrogens of an atom are
+    bonded = set[int]()
     for bond in topology.bonds():
+        bonded |= {bond[0].index, bond[1].index}
         for atom, other in ((bond[0], bond[1]), (bond[1], bond[0])):
-            hydrogens[atom.index] += other.element is app.element.hydrogen
-    known = topology.getNumBonds() > 0
-    for atom in topology.atoms():
-        mass = system.getParticleMass(atom.index).value_in_unit(unit.dalton)
-        if atom.element is None or mass == 0:  # a virtual site, or held in place
-            continue
-        usual = atom.element.mass.value_in_unit(unit.dalton)
-        if atom.element is app.element.hydrogen:
-            fits = mass < _HEAVIEST_HYDROGEN
-        else:
-            taken = _TAKEN_BY_HYDROGEN * (hydrogens[atom.index] if known else 4)
-            fits = max(_HEAVIEST_HYDROGEN, usual - taken - 0.5) < mass < usual + _UNITED
-        if not fits:
-            raise InputError(
-                f"atom {atom.index} is {atom.name} ({atom.element.symbol}) in '{name}' and has a "
-                f"mass of {mass:.3f} Da in the System: they are of other molecules, or their atoms "
-                "are in another order"
-            )
+            if _usual_mass(other) < _DEUTERIUM:
+                heavier[atom.index] += masses[other.index] - _usual_mass(other)
+    for residue in topology.residues():
+        members = list(residue.atoms())
+        hydrogens = [atom.index for atom in members if 0 < _usual_mass(atom) < _DEUTERIUM]
+        known = bonded.issuperset(hydrogens)
+        for atom in members if len(members) > 1 else []:
+            mass, usual = masses[atom.index], _usual_mass(atom)
+            if usual == 0 or mass == 0:  # a virtual site, or held in place
+                continue
+            if usual < _DEUTERIUM:
+                fits = mass < _HEAVIEST_HYDROGEN
+            else:
+                taken = heavier[atom.index] if known else 4 * _TAKEN_BY_HYDROGEN
+                fits = mass > max(usual - taken - _ROUNDED, _DEUTERIUM)
+            if not fits:
+                raise InputError(
+                    f"atom {atom.index} is {atom.name} ({atom.element.symbol}) in '{name}' and has "
+                    f"a mass of {mass:.3f} Da in the System: they are of other molecules, or their "
+                    "atoms are in another order"
+                )
+
+
+def _usual_mass(atom: app.topology.Atom) -> float:
+    """Return Da; zero of a virtual site."""
+    return 0.0 if atom.element is None else float(atom.element.mass.value_in_unit(unit.dalton))
 
 
 def whole_molecules(
@@ -213,16 +226,25 @@ def whole_molecules(
     if off.max() < 1e-6:
         return positions
     count = len(positions)
-    graph = coo_matrix((np.ones(len(bonds)), bonds.T), (count, count)).tocsr()
+    first = _first_atoms(bonds, count)
+    # one more node is bonded to the first atom of each molecule, so that one search finds all
+    edges = np.concatenate([bonds, np.stack([np.full(len(first), count), first], axis=1)])
+    graph = coo_matrix((np.ones(len(edges)), edges.T), (count + 1, count + 1)).tocsr()
+    order, before = breadth_first_order(graph, count, directed=False)
     near = {tuple(pair): vector for pair, vector in zip(bonds.tolist(), vectors, strict=True)}
     near |= {(j, i): -vector for (i, j), vector in near.items()}
     moved = positions.copy()
-    for start in np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]:
-        order, before = breadth_first_order(graph, start, directed=False)
-        for atom in order[1:].tolist():
-            parent = int(before[atom])
+    for atom, parent in zip(order[1:].tolist(), before[order[1:]].tolist(), strict=True):
+        if parent != count:
             moved[atom] = moved[parent] + near[parent, atom]
     return moved
+
+
+def _first_atoms(bonds: np.ndarray, count: int) -> np.ndarray:
+    graph = coo_matrix((np.ones(len(bonds)), bonds.T), (count, count))
+    labels = connected_components(graph, directed=False)[1]
+    first: np.ndarray = np.unique(labels, return_index=True)[1]
+    return first
 
 
 def _together(

@@ -4,7 +4,7 @@ A molecule is an RDKit ``Mol`` with all hydrogens and one conformer, whose atoms
 in the property ``name`` and, where they were reordered, the index that they had in ``given``.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,9 @@ def onto(
     """Return the molecule `template` at the coordinates of some atoms; `None` if they differ.
 
     Atoms and bonds must agree; bond orders and charges are those of the template. Hydrogens that
-    the coordinates lack are added, and those of another protonation state are made anew. The order
-    is that of the coordinates; `given_order` tells which atom of the template each one is.
+    the coordinates lack are added, and those of another protonation state or tautomer are made
+    anew; those of carbon, if there are any, must be as many as in the template. The order is that
+    of the coordinates; `given_order` tells which atom of the template each one is.
 
     Parameters
     ----------
@@ -116,61 +117,101 @@ def onto(
     numbers, positions, names
         As for `from_coordinates`.
     """
-    numbers = np.asarray(numbers)
-    kept = np.arange(len(numbers))
-    template, hydrogens = Chem.Mol(template), defaultdict[int, list[int]](list)
+    numbers, template = np.asarray(numbers), Chem.Mol(template)
     for atom in template.GetAtoms():
         atom.SetIntProp("given", atom.GetIdx())
-        for neighbor in atom.GetNeighbors():
-            if neighbor.GetAtomicNum() == 1:
-                hydrogens[atom.GetIdx()].append(neighbor.GetIdx())
-    match = _best_match(template, numbers, positions)
-    if match is None:
-        template, kept = Chem.RemoveAllHs(template), np.flatnonzero(numbers > 1)
-        match = _best_match(template, numbers[kept], positions[kept])
-    if match is None:
-        return None
-    mol = Chem.RenumberAtoms(template, np.argsort(match).tolist())
+    heavy = np.flatnonzero(numbers > 1)
+    theirs, ours = _hydrogens_of(template), _hydrogens_of(_bonded(numbers, positions))
+    skeleton = Chem.RemoveAllHs(template)
+    given = [atom.GetIntProp("given") for atom in skeleton.GetAtoms()]
+    matches = _matches(skeleton, numbers[heavy], positions[heavy])
+    for match in matches:
+        partners = list(zip(given, heavy[match].tolist(), strict=True))
+        if all(len(theirs[k]) == len(ours[n]) for k, n in partners):
+            for k, n in tuple(partners):
+                partners += zip(theirs[k], ours[n], strict=True)
+            order = [k for k, _ in sorted(partners, key=lambda pair: pair[1])]
+            if len(order) == len(numbers):
+                return _at(template, order, positions, names)
+    for match in matches:
+        carbon = [
+            (k, n) for k, n in zip(given, heavy[match].tolist(), strict=True) if numbers[n] == 6
+        ]
+        if not any(ours[n] for _, n in carbon) or all(
+            len(theirs[k]) == len(ours[n]) for k, n in carbon
+        ):
+            order = np.argsort(match).tolist()
+            mol = _at(skeleton, order, positions[heavy], [names[n] for n in heavy.tolist()])
+            for atom in list(mol.GetAtoms())[len(heavy) :]:
+                parent = atom.GetNeighbors()[0].GetIntProp("given")
+                atom.SetIntProp("given", theirs[parent].pop(0))
+            return mol
+    return None
+
+
+def _at(
+    mol: Chem.Mol, order: Sequence[int], positions: np.ndarray, names: Sequence[str]
+) -> Chem.Mol:
+    """Return the atoms of a molecule in another order, at coordinates; hydrogens are added."""
+    mol = Chem.RenumberAtoms(mol, list(order))
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
     mol.RemoveAllConformers()
-    mol.AddConformer(_atoms_only(numbers[kept], positions[kept]).GetConformer(), assignId=True)
+    mol.AddConformer(_atoms_only(numbers, positions).GetConformer(), assignId=True)
     Chem.AssignStereochemistryFrom3D(mol)
-    with_hydrogens = Chem.AddHs(mol, addCoords=True)
-    for atom in list(with_hydrogens.GetAtoms())[len(kept) :]:
-        heavy = atom.GetNeighbors()[0].GetIntProp("given")
-        atom.SetIntProp("given", hydrogens[heavy].pop(0))
-    return named(with_hydrogens, [names[k] for k in kept.tolist()])
+    return named(Chem.AddHs(mol, addCoords=True), names)
 
 
-def _best_match(
-    template: Chem.Mol, numbers: np.ndarray, positions: np.ndarray
-) -> tuple[int, ...] | None:
-    """Return the place of each atom of the template, if elements and connectivity agree.
+def _bonded(numbers: np.ndarray, positions: np.ndarray) -> Chem.Mol:
+    """Return atoms with single bonds between those that are near each other."""
+    mol = _atoms_only(numbers, positions)
+    for i, j in bonded_pairs(ase.Atoms(numbers, positions)).tolist():
+        mol.AddBond(i, j, Chem.BondType.SINGLE)
+    return mol
+
+
+def _hydrogens_of(mol: Chem.Mol) -> dict[int, list[int]]:
+    """Return the indices of the hydrogens of each atom."""
+    return {
+        atom.GetIdx(): [n.GetIdx() for n in atom.GetNeighbors() if n.GetAtomicNum() == 1]
+        for atom in mol.GetAtoms()
+    }
+
+
+def _matches(template: Chem.Mol, numbers: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
+    """Return the place of each atom of the template, for each way in which it fits, best first.
 
     The same graph may fit in several ways, with double bonds in other places (phenyl and
-    cyclohexyl without hydrogens): the one whose bonds have their usual lengths is taken.
+    cyclohexyl without hydrogens): best is the one whose bonds have their usual lengths.
     """
     if len(numbers) != template.GetNumAtoms():
-        return None
-    found, wanted = _atoms_only(numbers, positions), bare_graph(template)
-    for i, j in bonded_pairs(ase.Atoms(numbers, positions)).tolist():
-        found.AddBond(i, j, Chem.BondType.SINGLE)
+        return []
+    found, wanted = _bonded(numbers, positions), bare_graph(template)
     if found.GetNumBonds() != wanted.GetNumBonds():
-        return None
+        return []
     matches = found.GetSubstructMatches(wanted, uniquify=False, maxMatches=_MOST_MATCHES)
-    return min(matches, default=None, key=lambda m: _strain(template, positions[list(m)]))
+    ways = np.array(matches, dtype=np.int64).reshape(len(matches), len(numbers))
+    return list(ways[np.argsort(strain(template, positions[ways]), kind="stable")])
 
 
-def _strain(mol: Chem.Mol, positions: np.ndarray) -> float:
-    """Return by how much bonds between heavy atoms differ from their usual lengths, Å²."""
-    total = 0.0
+def strain(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
+    """Return by how much bonds between heavy atoms differ from their usual lengths, Å².
+
+    Parameters
+    ----------
+    mol
+        The bonds.
+    positions
+        Å, shape ``[..., N, 3]``.
+    """
+    total = np.zeros(positions.shape[:-2])
     for bond in mol.GetBonds():
         ends = bond.GetBeginAtom(), bond.GetEndAtom()
         if any(atom.GetAtomicNum() == 1 for atom in ends):
             continue
         usual = sum(covalent_radii[atom.GetAtomicNum()] for atom in ends)
         usual -= _SHORTER.get(bond.GetBondTypeAsDouble(), 0.0)
-        first, second = (positions[atom.GetIdx()] for atom in ends)
-        total += float(np.linalg.norm(first - second) - usual) ** 2
+        first, second = (positions[..., atom.GetIdx(), :] for atom in ends)
+        total = total + (np.linalg.norm(first - second, axis=-1) - usual) ** 2
     return total
 
 

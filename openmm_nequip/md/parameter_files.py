@@ -74,5 +74,20 @@ def read_parameters(
     if kind(file) == "prmtop":
         return app.AmberPrmtopFile(str(file), periodicBoxVectors=vectors)
     top = app.GromacsTopFile(str(file), periodicBoxVectors=vectors)
-    top.topology.createStandardBonds()  # rigid water has none there
+    _bond_waters(top.topology)
     return top
+
+
+def _bond_waters(topology: app.Topology) -> None:
+    """Add the bonds of rigid water, of which topology files tell the geometry only."""
+    bonded = {bond[0].residue for bond in topology.bonds()}
+    for residue in topology.residues():
+        if residue in bonded:
+            continue
+        symbols = {atom: atom.element.symbol for atom in residue.atoms() if atom.element}
+        if sorted(symbols.values()) != ["H", "H", "O"]:
+            continue
+        oxygen = next(atom for atom, symbol in symbols.items() if symbol == "O")
+        for atom, symbol in symbols.items():
+            if symbol == "H":
+                topology.addBond(oxygen, atom)

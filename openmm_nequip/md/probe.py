@@ -32,6 +32,7 @@ _CLASSES = {"torch": "TorchForce", "python-torch": "PythonTorchForce", "python":
 _HELP = "pip install 'openmm-nequip[torch-force]' installs versions that fit each other"
 #: openmm-torch queues the positions for this kind on a stream that PyTorch does not wait for.
 _TOO_EARLY = "PythonTorchForce is called before the positions have arrived"
+_PROBE = "2"  # what was found out by another probe is not read
 _TIMEOUT = 300  # seconds; importing torch from a cold disk is slow
 
 
@@ -61,6 +62,11 @@ def first_that_works(fresh: bool = False) -> str:
 def why_not(kind: str) -> str:
     """Return why a kind of force does not work here at all, or an empty string if it does."""
     return probe(kind)["Reference"]
+
+
+def gives_wrong_forces_on(kind: str) -> list[str]:
+    """Return the platforms on which a kind of force works, but cannot be relied upon."""
+    return [platform for platform, problem in probe(kind).items() if problem == _TOO_EARLY]
 
 
 def probe(kind: str, fresh: bool = False) -> dict[str, str]:
@@ -227,7 +233,7 @@ def _read(cache: Path) -> dict[str, dict[str, str]]:
 
 def _fingerprint(kind: str) -> str:
     """Name this environment: interpreter, packages, and when each was installed."""
-    parts = [kind, sys.version, sys.prefix, openmm.version.full_version]
+    parts = [_PROBE, kind, sys.version, sys.prefix, openmm.version.full_version]
     parts.append(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     for name in ("torch", "openmmtorch", "vesin_torch"):
         spec = importlib.util.find_spec(name)

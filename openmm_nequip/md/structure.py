@@ -1,5 +1,6 @@
 """Structures to simulate: from files and bundled examples to a topology and coordinates."""
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from ..errors import InputError, did_you_mean
 EXAMPLES = {"ethanol": "CH3CH2OH", "water": "H2O", "methane": "CH4", "benzene": "C6H6"}
 
 _LARGEST_MOLECULE = 500  # a larger connected cluster is a crystal or a network
+_WATER_NAMES = ("HOH", "WAT", "SOL", "TIP", "TP3", "SPC", "H2O", "DOD")
 _PLACEHOLDER = 0.2  # nm; programs write a box of 1 Å for "no box"
 
 
@@ -156,15 +158,22 @@ def _check_hydrogens(path: Path) -> None:
         from rdkit import Chem
     except ImportError:  # without the extra 'mlmm'
         return
-    if (mol := Chem.MolFromMolFile(str(path), removeHs=False)) is None:
+    mol = Chem.MolFromMolFile(str(path), removeHs=False)
+    if mol is None or not mol.GetNumBonds():
         return
     carbon = [atom for atom in mol.GetAtoms() if atom.GetSymbol() == "C"]
     missing = sum(atom.GetTotalNumHs() for atom in carbon)
-    if 2 * missing > sum(atom.GetTotalNumHs(includeNeighbors=True) for atom in carbon):
+    present = sum(atom.GetTotalNumHs(includeNeighbors=True) for atom in carbon) - missing
+    single = all(bond.GetBondTypeAsDouble() == 1 for bond in mol.GetBonds())
+    left = len(carbon) if single else 0  # of a file without bond orders, or CCl3
+    if missing > max(present, left):
         raise InputError(
-            f"'{path}' lacks {missing} hydrogen atoms of carbon:"
-            f" 'openmm-nequip prepare {path}' adds them"
+            f"'{path}' lacks {missing} hydrogen atoms of carbon: 'openmm-nequip prepare {path}' "
+            "adds them; if it is meant so, give an xyz file"
         )
+
+
+_TWO_LETTERS = re.compile(r"(CL|BR|SI|SE|NA|MG|BE|LI|ZN)")
 
 
 def _read_pdb(path: Path) -> Structure:
@@ -185,24 +194,57 @@ def _read_pdb(path: Path) -> Structure:
 
 def _with_names_of_their_own(text: str) -> tuple[str, int]:
     """Number the atoms of residues in which names repeat; return text and number of residues."""
-    lines = text.splitlines(keepends=True)
-    members: dict[str, list[int]] = {}
+    lines = text.splitlines()
+    residues: list[list[int]] = []
+    before = ""
     for k, line in enumerate(lines):
         if line.startswith("ENDMDL"):
             break
-        if line.startswith(("ATOM", "HETATM")):
-            members.setdefault(line[17:27], []).append(k)
-    for rows in members.values():
-        names = Counter(lines[k][12:17] for k in rows)  # with the alternate location
-        if max(names.values()) == 1:
+        if not line.startswith(("ATOM", "HETATM")):
+            before = "" if line.startswith("TER") else before
             continue
-        count = Counter[str]()
-        for k in rows:
-            line = lines[k]
-            symbol = line[76:78].strip() or line[12:16].strip(" 0123456789")[:1]
-            count[symbol] += 1
-            lines[k] = f"{line[:12]}{f'{symbol}{count[symbol]}':<4.4s}{line[16:]}"
-    return "".join(lines), len(members)
+        if line[17:27] != before:
+            residues.append([])
+        residues[-1].append(k)
+        before = line[17:27]
+    for number, rows in enumerate(residues):
+        names = [lines[k][12:17] for k in rows]  # with the alternate location
+        if len(set(names)) == len(names):
+            continue
+        if lines[rows[0]][17:20].strip() in _WATER_NAMES:  # many under one number
+            _number_molecules(lines, rows, first=number)
+        else:
+            _number_atoms(lines, rows)
+    return "\n".join(line for line in lines if line) + "\n", len(residues)
+
+
+def _number_molecules(lines: list[str], rows: list[int], first: int) -> None:
+    """Give a number of its own to each molecule, which begins where its first name comes again."""
+    start, number = lines[rows[0]][12:16], first - 1
+    for k in rows:
+        number += lines[k][12:16] == start
+        lines[k] = f"{lines[k][:22]}{number % 10000:4d}{lines[k][26:]}"
+
+
+def _number_atoms(lines: list[str], rows: list[int]) -> None:
+    """Name atoms C1, C2, ... and keep the first of alternate locations."""
+    kept = min({lines[k][16] for k in rows} - {" "}, default=" ")
+    count = Counter[str]()
+    for k in rows:
+        line = f"{lines[k]:<80s}"
+        if line[16] not in (" ", kept):
+            lines[k] = ""
+            continue
+        name = line[12:16].strip(" 0123456789").upper()
+        symbol = line[76:78].strip() or (_TWO_LETTERS.match(name) or [name[:1]])[0]
+        count[symbol] += 1
+        label = f"{symbol}{count[symbol]}"
+        if len(label) > 4:
+            raise InputError(
+                f"residue {line[17:27].strip()} has {count[symbol]} atoms of {symbol} whose names "
+                "repeat: give each molecule a number of its own, or an xyz file"
+            )
+        lines[k] = f"{line[:12]}{label:<4s}{line[16:76]}{symbol:>2s}{line[78:]}"
 
 
 def _from_openmm(file: app.PDBFile | app.PDBxFile) -> Structure:
@@ -227,6 +269,9 @@ def from_ase(atoms: ase.Atoms) -> Structure:
     """
     if len(atoms) == 0:
         raise InputError("the structure has no atoms")
+    if not np.isfinite(atoms.positions).all():
+        atom = int(np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))[0])
+        raise InputError(f"position of atom {atom} is not finite: {atoms.positions[atom].tolist()}")
     if atoms.pbc.any() and not atoms.pbc.all():
         raise InputError(
             f"the structure is periodic along {int(atoms.pbc.sum())} of 3 directions; OpenMM knows "

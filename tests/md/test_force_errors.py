@@ -183,6 +183,13 @@ def test_nothing_works(monkeypatch):
         first_that_works()
 
 
+def test_a_kind_of_force_that_is_not_to_be_relied_upon_is_warned_about(monkeypatch):
+    problems = {"CUDA": probe_module._TOO_EARLY, "Reference": ""}
+    monkeypatch.setattr(probe_module, "probe", lambda kind, fresh=False: problems)
+    with pytest.warns(UserWarning, match="force='python' can give wrong forces on CUDA"):
+        with_potential(small_potential(), random_frame(periodic=False), force="python")
+
+
 def test_units_of_the_message():
     frame = random_frame(periodic=True)
     with pytest.raises(InputError, match=r"is 0\.700 nm wide"):

@@ -15,9 +15,10 @@ from openmm_nequip.config import load_config, parse_config
 from openmm_nequip.errors import InputError
 from openmm_nequip.md import inputs
 from openmm_nequip.md.bonded import atoms_without_bonded_terms
+from openmm_nequip.md.checks import long_bonds
 from openmm_nequip.md.config import SimulationConfig
 from openmm_nequip.md.inputs import find_files, load_input, whole_molecules
-from openmm_nequip.md.parameter_files import gro_topology
+from openmm_nequip.md.parameter_files import gro_topology, read_parameters
 from openmm_nequip.md.structure import Structure, is_file, load_structure
 
 from .systems import small_potential
@@ -199,6 +200,37 @@ def test_a_system_of_another_order_of_atoms_is_refused(tmp_path):
         load_input(configure("ethanol", str(path)))
 
 
+@pytest.mark.parametrize("masses", [3.0, 2.0])
+def test_heavy_hydrogens_whatever_is_known_of_their_bonds(tmp_path, masses):
+    """Methyl carbon has 3 Da at 4 Da of hydrogen; other programs leave out bonds of ligands."""
+    ethanol, water = load_structure("ethanol"), load_structure("water")
+    load_input(configure("ethanol", str(ethanol_system(tmp_path, masses=masses))))
+    modeller = app.Modeller(ethanol.topology, ethanol.positions * unit.nanometer)
+    modeller.add(water.topology, (water.positions + 1) * unit.nanometer)
+    system = openmm.XmlSerializer.deserialize((tmp_path / "system.xml").read_text())
+    for atom in water.topology.atoms():
+        system.addParticle(atom.element.mass)
+    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with (tmp_path / "x.pdb").open("w") as file:
+        app.PDBFile.writeFile(modeller.topology, modeller.positions, file)
+    lines = (tmp_path / "x.pdb").read_text().splitlines(keepends=True)
+    (tmp_path / "x.pdb").write_text("".join(x for x in lines if not x.startswith("CONECT")))
+    loaded = load_input(configure(str(tmp_path / "x.pdb"), str(tmp_path / "system.xml")))
+    assert loaded.topology.getNumBonds() == 2  # of the water
+
+
+def test_ions_whose_elements_are_guessed(tmp_path):
+    """Programs of CHARMM write no elements: SOD, POT and CLA look like S, P and C."""
+    names = {"SOD": 22.99, "POT": 39.1, "CLA": 35.45, "CES": 132.9, "CAL": 40.08}
+    lines, system = [], openmm.System()
+    for k, (name, mass) in enumerate(names.items(), start=1):
+        lines.append(f"ATOM  {k:5d} {name:<4s} {name} A{k:4d}    {4.0 * k:8.3f}   0.000   0.000\n")
+        system.addParticle(mass)
+    (tmp_path / "x.pdb").write_text("".join(lines))
+    (tmp_path / "x.xml").write_text(openmm.XmlSerializer.serialize(system))
+    load_input(configure(str(tmp_path / "x.pdb"), str(tmp_path / "x.xml")))
+
+
 def test_molecules_that_the_box_has_split_are_made_whole(tmp_path):
     forcefield = app.ForceField("amber14/tip3p.xml")
     modeller = app.Modeller(app.Topology(), [])
@@ -239,7 +271,7 @@ def test_a_periodic_prmtop_wants_a_box(reference_data):
 
 @pytest.mark.parametrize(
     ("smiles", "missing"),
-    [("CCO", 5), ("CCO[H]", 5), ("[H]C(C)(O)Cl", 3), ("C", 4), ("C#C", 2)],
+    [("CCO", 5), ("CCO[H]", 5), ("[H]C(C)(O)Cl", 3), ("C#C", 2), ("CF", 3)],
 )
 def test_a_molfile_without_hydrogens_is_refused(tmp_path, smiles, missing):
     file = molfile(tmp_path, smiles)
@@ -247,7 +279,11 @@ def test_a_molfile_without_hydrogens_is_refused(tmp_path, smiles, missing):
         load_structure(file)
 
 
-@pytest.mark.parametrize("smiles", ["[H]C([H])", "[H]C([H])C([H])([H])[H]", "O=C=O", "ClO", "[H]O"])
+@pytest.mark.parametrize(
+    "smiles",
+    ["[H]C([H])", "[H]C([H])C([H])([H])[H]", "O=C=O", "ClO", "[H]O", "ClC(Cl)Cl",
+     "C1(F)C(F)C(F)C(F)C(F)C1F"],
+)  # fmt: skip
 def test_molfiles_of_radicals_and_of_molecules_without_hydrogen_are_read(tmp_path, smiles):
     assert load_structure(molfile(tmp_path, smiles)).topology.getNumAtoms() > 1
 
@@ -285,6 +321,72 @@ def test_residues_whose_atoms_share_names_keep_their_names(tmp_path):
         "C1", "C2", "O1", "H1", "H2", "H3", "H4", "H5", "H6"
     ]  # fmt: skip
     np.testing.assert_allclose(structure.positions[:9], ethanol.positions, atol=1e-4)
+
+
+def pdb_line(name, residue, number, x, y=0.0, location=" ", element=""):
+    return (
+        f"HETATM    1 {name:<4s}{location}{residue} A{number:4d}    {x:8.3f}{y:8.3f}   0.000"
+        f"{'':22s}{element:>2s}\n"
+    )
+
+
+def test_residues_whose_atoms_share_names_keep_their_elements(tmp_path):
+    """Without elements: dichloromethane, of which one hydrogen is in two places."""
+    rows = [("C   ", 0, 0), ("CL  ", 1.77, 0), ("CL  ", -0.6, 1.67), ("H   ", -0.4, -0.5)]
+    text = "".join(pdb_line(name, "LIG", 1, x, y) for name, x, y in rows)
+    text += pdb_line("H   ", "LIG", 1, -0.4, -1.0, "A") + pdb_line("H   ", "LIG", 1, -0.4, -1, "B")
+    text += pdb_line("NA  ", "NA ", 2, 9.0)
+    (tmp_path / "x.pdb").write_text(text)
+    structure = load_structure(str(tmp_path / "x.pdb"))
+    assert [f"{atom.name} {atom.element.symbol}" for atom in structure.topology.atoms()] == [
+        "C1 C", "CL1 Cl", "CL2 Cl", "H1 H", "H2 H", "NA Na"
+    ]  # fmt: skip
+    assert len(structure.positions) == 6
+
+
+def test_waters_that_share_a_number_remain_waters(tmp_path):
+    """As where more than 9999 of them were numbered modulo 10000, beside a ligand."""
+    text = "".join(pdb_line("C   ", "LIG", 1, 1.5 * k, element="C") for k in range(2))
+    for k in range(1200):
+        for name, x in (("O", 0.0), ("H1", 0.96), ("H2", -0.24)):
+            text += pdb_line(
+                f" {name}", "HOH", 2, 4.0 * (k % 100) + x, 4.0 * (k // 100), " ", name[0]
+            )
+    text += "TER\n" + pdb_line(" O", "HOH", 1, 500, element="O")  # apart from the ligand's number
+    (tmp_path / "x.pdb").write_text(text)
+    topology = load_structure(str(tmp_path / "x.pdb")).topology
+    assert topology.getNumAtoms() == 2 + 3600 + 1
+    assert topology.getNumBonds() >= 2400
+    assert sum(residue.name == "HOH" for residue in topology.residues()) == 1201
+    assert [atom.name for atom in topology.atoms()][:5] == ["C1", "C2", "O", "H1", "H2"]
+
+
+def test_positions_that_are_no_numbers(tmp_path):
+    (tmp_path / "x.xyz").write_text("2\n\nH 0 0 0\nH nan 0 1\n")
+    with pytest.raises(InputError, match=r"position of atom 1 is not finite: \[nan, 0.0, 1.0\]"):
+        load_structure(str(tmp_path / "x.xyz"))
+
+
+def test_bonds_between_hydrogens_of_rigid_water_are_not_torn():
+    water = load_structure("water")
+    topology = deepcopy(water.topology)
+    _, first, second = topology.atoms()
+    topology.addBond(first, second)
+    assert long_bonds(topology, water.positions, None) == []
+    apart = water.positions.copy()
+    apart[1] += 1.0
+    assert len(long_bonds(topology, apart, None)) == 1
+
+
+def test_chains_of_one_gromacs_molecule_are_not_bonded(tmp_path):
+    """Merged chains have amino acids that follow each other without a bond."""
+    top = TOP.replace("Cl 1 MOL CL1", "C 1 GLY C").replace("C  1 MOL C1", "C  1 GLY CA")
+    top = top.replace("N  1 MOL NA", "N  2 ALA N").replace("1 3 1 0.147 200000\n", "")
+    (tmp_path / "x.top").write_text(top)
+    parameters = read_parameters(tmp_path / "x.top", 3 * np.eye(3))
+    names = [atom.name for atom in parameters.topology.atoms()]
+    assert names[:3] == ["CA", "C", "N"]
+    assert [(b[0].name, b[1].name) for b in parameters.topology.bonds()] == [("CA", "C")]
 
 
 def test_a_polarisable_force_field_is_refused(tmp_path):

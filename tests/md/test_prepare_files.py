@@ -398,6 +398,70 @@ def test_water_of_the_users_force_field(model, tmp_path, files, sites):
         prepare(small("CCO", force_fields=files, water="opc3", potential=model))
 
 
+def test_water_that_is_asked_for_and_brought(model):
+    files = ["charmm36.xml", "charmm36/water.xml"]
+    prepared = prepare(small("CCO", force_fields=files, water="tip3p", potential=model))
+    assert prepared.record["force_fields"] == files
+    files = ["amber99sb.xml", "tip5p.xml"]
+    with pytest.raises(InputError, match=r"has water of 5 sites: take one of 3 or 4"):
+        prepare(small("CCO", force_fields=files, potential=model))
+
+
+def pieces(path, texts):
+    """Write molecules with all hydrogens beside each other."""
+    modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
+    for k, (name, text) in enumerate(texts.items()):
+        part = to_structure(from_smiles(text), name)
+        shifted = part.positions + np.array([1.2 * k, 0, 0])
+        modeller.add(part.topology, shifted * unit.nanometer)
+    return write_pdb(path, modeller.topology, modeller.positions)
+
+
+SUCCINATE, FUMARATE = "[O-]C(=O)CCC(=O)[O-]", "[O-]C(=O)/C=C/C(=O)[O-]"
+
+
+@pytest.mark.parametrize("ligands", [[SUCCINATE, FUMARATE], [FUMARATE, SUCCINATE]])
+def test_each_residue_is_the_ligand_that_suits_it(model, tmp_path, ligands):
+    """With and without hydrogens, whatever the order in which the ligands are given."""
+    for hydrogens in (True, False):
+        path = Path(pieces(tmp_path / "both.pdb", {"SUC": SUCCINATE, "FUM": FUMARATE}))
+        if not hydrogens:
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(x for x in lines if x[76:78].strip() != "H" and x[:3] != "CON"))
+        prepared = prepare(
+            Choices(
+                str(path), water="none", ligands=ligands, region="resname SUC FUM", potential=model
+            )
+        )
+        found = {entry["residue"]: entry["smiles"] for entry in prepared.record["small_molecules"]}
+        assert Chem.CanonSmiles(found["SUC"]) == Chem.CanonSmiles(SUCCINATE)
+        assert Chem.CanonSmiles(found["FUM"]) == Chem.CanonSmiles(FUMARATE)
+    path = pieces(tmp_path / "both.pdb", {"SUC": SUCCINATE, "FUM": FUMARATE})
+    with pytest.raises(InputError, match="residue SUC"):
+        prepare(Choices(path, water="none", ligands=[FUMARATE], potential=model))
+
+
+def test_a_ligand_that_holds_a_metal_ion(model, tmp_path):
+    path = Path(pieces(tmp_path / "x.pdb", {"ACT": "CC(=O)[O-]"}))
+    atoms = [x for x in path.read_text().splitlines() if x.startswith("HETATM")]
+    oxygen = next(x for x in atoms if x[12:16].strip() == "O1")
+    ion = f"HETATM   99 MG   MG  B   2    {float(oxygen[30:38]) - 2.0:8.3f}{oxygen[38:54]}"
+    bond = f"CONECT{oxygen[6:11]}   99"
+    path.write_text("\n".join([*atoms, f"{ion}{'':22s}MG", bond, "END", ""]))
+    said: list[str] = []
+    choices = Choices(str(path), water="none", ligands=["CC(=O)[O-]"], potential=model)
+    prepared = prepare(choices, said.append)
+    assert "without 1 bonds to metal ions, which force fields hold by their charges" in said
+    assert prepared.record["ml_region"]["charge"] == -1
+    assert prepared.record["total_charge"] == 1
+
+
+def test_an_amino_acid_by_itself(model, tmp_path):
+    path = pieces(tmp_path / "x.pdb", {"GLY": "[NH3+]CC(=O)[O-]"})
+    prepared = prepare(Choices(path, water="none", potential=model))
+    assert prepared.record["small_molecules"][0]["formal_charge"] == 0
+
+
 def test_a_force_field_with_which_no_water_goes(model):
     with pytest.raises(
         InputError, match=r"yours bring no water, and amber14/tip3p\.xml does not go"

@@ -202,6 +202,24 @@ def test_double_bonds_are_where_the_coordinates_have_them(text):
                 assert bond.GetBondTypeAsDouble() == theirs
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("OC(=O)CCC(=O)O", "OC(=O)/C=C/C(=O)O"), ("OC1CCCCC1", "Oc1ccccc1"), ("CC=O", "CCO")],
+)
+def test_hydrogens_of_carbon_tell_molecules_apart(ours, theirs):
+    """Without them succinate and fumarate, phenol and cyclohexanol have the same bonds."""
+    mol, other = from_smiles(ours), from_smiles(theirs)
+    numbers, positions = numbers_of(mol), mol.GetConformer().GetPositions()
+    names = ["X"] * len(numbers)
+    assert onto(other, numbers, positions, names) is None
+    assert smiles(onto(mol, numbers, positions, names)) == ours or ours == "OC(=O)CCC(=O)O"
+    polar = np.array([
+        atom.GetAtomicNum() > 1 or atom.GetNeighbors()[0].GetAtomicNum() != 6
+        for atom in mol.GetAtoms()
+    ])  # fmt: skip
+    assert onto(other, numbers[polar], positions[polar], names[: polar.sum()]) is not None
+
+
 def test_another_tautomer_has_the_hydrogens_of_the_template():
     pyridone, hydroxypyridine = from_smiles("O=c1cccc[nH]1"), from_smiles("Oc1ccccn1")
     numbers = numbers_of(hydroxypyridine)
