@@ -80,8 +80,11 @@ class Domain(Config):
             )
 
     def extended(self, other: "Domain") -> "Domain":
-        """Return what both cover together; the charge and multiplicity of `other` come first."""
-        forces = [force for force in (self.max_force, other.max_force) if force is not None]
+        """Return what both cover together; the charge and multiplicity of `other` come first.
+
+        What one of them does not know is not known of both.
+        """
+        forces = self.max_force, other.max_force
 
         def smaller(a: float, b: float) -> float:
             return min(a, b)
@@ -95,7 +98,7 @@ class Domain(Config):
             multiplicity=self.multiplicity if other.multiplicity is None else other.multiplicity,
             min_distances=_together(self.min_distances, other.min_distances, smaller),
             num_neighbors=_together(self.num_neighbors, other.num_neighbors, wider),
-            max_force=max(forces, default=None),
+            max_force=None if None in forces else max(forces),  # type: ignore[type-var]
         )
 
     def limited(self, elements: Sequence[str]) -> "Domain":
@@ -143,18 +146,28 @@ def net_charge(atoms: Atoms) -> int | None:
     """Return the net charge that ASE's atoms carry, e; `None` if they carry none.
 
     It is ``atoms.info['charge']``, or else the sum of the initial charges.
+
+    Raises
+    ------
+    InputError
+        It is no number.
     """
     total = atoms.info.get("charge")
     if total is None and atoms.has("initial_charges"):
         total = atoms.get_initial_charges().sum()
-    return round(float(total)) if isinstance(total, int | float | np.number) else None
+    if total is None:
+        return None
+    try:
+        return round(float(np.asarray(total).item()))
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"the charge of the atoms is {total!r}, which is no number") from None
 
 
 def _together(
     first: dict[str, V] | None, second: dict[str, V] | None, of_both: Callable[[V, V], V]
 ) -> dict[str, V] | None:
     if first is None or second is None:
-        return second if first is None else first
+        return None
     common = {key: of_both(first[key], second[key]) for key in first.keys() & second.keys()}
     return first | second | common
 

@@ -189,8 +189,11 @@ class NequIPPotentialImpl(MLPotentialImpl):
             net_charge,
             put_back,
             remove_constraints,
+            restraints,
             take_out,
             unname_sites,
+            virtual_sites,
+            without,
         )
         from .md.options import ForceOptions, atom_types, check_domain
 
@@ -201,11 +204,22 @@ class NequIPPotentialImpl(MLPotentialImpl):
                 f"{topology.getNumAtoms()} atoms: they must be of one structure, and behind a "
                 "region with link atoms those of returnInfo=True"
             )
+        atoms = [int(atom) for atom in atoms]
         types = atom_types(self.potential, topology, atoms, options.atomTypes)
-        check_force_field(system)
+        sites_of_region = virtual_sites(system, topology, atoms)
+        check_force_field(system, [*atoms, *sites_of_region])
         if interpolate:
             check_interpolation(topology, system, atoms)
         system, others = take_out(system, atoms)
+        kinds = {other.settings.kind for other in others if other.settings.interpolate}
+        if interpolate and kinds:  # of some kinds OpenMM would report a part of dE/dλ
+            options.force = min(kinds) if options.force == "auto" else options.force
+            if not kinds <= {options.force}:
+                raise InputError(
+                    f"the System has an interpolated potential in a force of kind '{kinds.pop()}': "
+                    "give all of them the same kind (force=...)"
+                )
+        system, biases = without(system, restraints(system, topology))
         named, sites = name_sites(topology)
         force_field = _ForceFieldPart(bool(args.pop("mlLongRange", False)))
         info = (
@@ -215,7 +229,7 @@ class NequIPPotentialImpl(MLPotentialImpl):
                 force_field,
                 named,
                 system,
-                [int(atom) for atom in atoms],
+                [*atoms, *sites_of_region],
                 forceGroup,
                 interpolate,
                 returnInfo=True,
@@ -223,22 +237,26 @@ class NequIPPotentialImpl(MLPotentialImpl):
             )
         )
         unname_sites(info["topology"], sites)
-        link_atoms = force_field.atoms[len(types) :]  # hydrogens that cap cut bonds
+        # hydrogens that cap cut bonds
+        link_atoms = force_field.atoms[len(atoms) + len(sites_of_region) :]
+        described = [*atoms, *link_atoms]
         if link_atoms:
             types += atom_types(self.potential, info["topology"], link_atoms)
         # of a part of a molecule the force field's charges mean little
-        charge = None if link_atoms else net_charge(system, atoms)
-        check_domain(self.potential, info["topology"], force_field.atoms, types, charge)
+        charge = None if link_atoms else net_charge(system, [*atoms, *sites_of_region])
+        check_domain(self.potential, info["topology"], described, types, charge)
         add_force(
             self.potential,
             info["topology"],
             info["system"],
-            force_field.atoms,
+            described,
             types,
             forceGroup,
             options,
             interpolate=interpolate,
         )
+        for bias in biases:
+            info["system"].addForce(bias)
         put_back(info["system"], others)
         keep_molecules(info["system"], topology, atoms)
         if _atoms_are_spent(sys._getframe(1)):

@@ -72,10 +72,12 @@ class Potential(nn.Module):
         self.type_names = list(config.type_names)
         self.elements = list(config.elements)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, graph: Graph, *args: Any, **kwargs: Any) -> Any:
         """Evaluate with gradients on, because forces need them even under `torch.no_grad`."""
-        with torch.enable_grad():
-            return super().__call__(*args, **kwargs)
+        with torch.inference_mode(False), torch.enable_grad():
+            if graph.positions.is_inference():
+                graph = Graph(*(tensor.clone() for tensor in graph))
+            return super().__call__(graph, *args, **kwargs)
 
     def forward(self, graph: Graph, forces: bool = True, stress: bool = False) -> Output:
         """Evaluate a batch."""
@@ -157,10 +159,11 @@ class Potential(nn.Module):
         InputError
             An element is unknown to the potential, or has several types.
         """
-        if len(set(self.elements)) < len(self.elements):
+        symbols = [chemical_symbols[z] for z in sorted({int(z) for z in numbers})]
+        if several := [symbol for symbol in symbols if self.elements.count(symbol) > 1]:
             raise InputError(
-                "this potential has several atom types for one element: give the types by name "
-                f"(atomTypes=..., one of {', '.join(self.type_names)} for each atom)"
+                f"this potential has several atom types for {', '.join(several)}: give the types "
+                f"by name (atomTypes=..., one of {', '.join(self.type_names)} for each atom)"
             )
         index = {atomic_numbers[symbol]: k for k, symbol in enumerate(self.elements)}
         unknown = [chemical_symbols[z] for z in sorted({int(z) for z in numbers} - set(index))]

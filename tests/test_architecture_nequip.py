@@ -149,7 +149,7 @@ def test_unknown_element_and_several_types_per_element():
     with pytest.raises(InputError, match="not trained on N, O; it knows H, C"):
         potential.type_indices([1, 8, 7, 8])
     twins = Potential(config(num_features=4, type_names=["C1", "C2"], elements=["C", "C"]))
-    with pytest.raises(InputError, match="several atom types for one element"):
+    with pytest.raises(InputError, match="several atom types for C: give"):
         twins.type_indices([6])
 
 

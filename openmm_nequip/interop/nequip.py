@@ -27,6 +27,8 @@ def from_checkpoint(
 ) -> Potential:
     """Convert a training checkpoint (``.ckpt``) of nequip; EMA weights where it has them.
 
+    nequip's models do not say their units: they must be eV and Å.
+
     Parameters
     ----------
     path
@@ -51,6 +53,11 @@ def from_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint '{path}' does not exist")
+    if path.suffix != ".ckpt":
+        raise InputError(
+            f"'{path}' is no training checkpoint (.ckpt); a package (.nequip.zip) is converted by "
+            "from_model(nequip.model.ModelFromPackage(path)), a compiled model not at all"
+        )
     if importlib.util.find_spec("nequip") is None:
         raise InputError(
             "reading a nequip checkpoint needs nequip: pip install 'openmm-nequip[interop]'"
@@ -72,13 +79,12 @@ def from_checkpoint(
     finally:
         torch.set_default_dtype(default_dtype)
     potential = from_model(model, elements)
-    potential.metadata["radial_spline"] = radial_spline(potential)
     potential.metadata["description"] = f"converted from the nequip checkpoint {path.name}"
     return potential
 
 
 def from_model(model: nn.Module, elements: Mapping[str, str] | None = None) -> Potential:
-    """Convert an official NequIP model in memory.
+    """Convert an official NequIP model in memory, of eV and Å.
 
     Parameters
     ----------
@@ -113,6 +119,7 @@ def from_model(model: nn.Module, elements: Mapping[str, str] | None = None) -> P
             if layer.self_connection is not None:
                 _copy_self_connection(layer.self_connection, upstream.conv.sc)
         _copy_mlp(network.readout, stack.per_atom_energy_readout.mlp_module)
+    potential.metadata["radial_spline"] = radial_spline(potential)
     return potential.eval()
 
 

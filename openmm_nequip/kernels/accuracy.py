@@ -45,7 +45,9 @@ def radial_spline(potential: Potential) -> dict[str, Any]:
 
 
 def _forces(potential: Potential, graph: Graph, radial: dict[str, Any]) -> Tensor:
-    config = potential.config.model_copy(update={"model_dtype": "float64", **radial})
+    # what is not made of splines would only hide their error
+    update = {"model_dtype": "float64", "pair_potential": None, **radial}
+    config = potential.config.model_copy(update=update)
     with torch.random.fork_rng(devices=[]):  # every weight is replaced
         copy = Potential(config)
     copy.load_state_dict({name: t.detach().cpu() for name, t in potential.state_dict().items()})

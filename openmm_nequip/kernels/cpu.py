@@ -18,6 +18,7 @@ from ..architectures.nequip import InteractionBlock, NequIP
 from ..nn.linear import EquivariantLinear, SelfConnection, blocks
 from . import nodes
 from .edges import Edges
+from .engine import num_threads
 from .form import form, form_key
 from .generated import load
 from .geometry_source import source as geometry_source
@@ -87,7 +88,7 @@ class Step:
         edges
             Of the graph.
         """
-        limit = numba.get_num_threads()
+        limit = min(num_threads() or numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(max(1, min(limit, len(types) // _ATOMS_PER_THREAD)))
         try:
             return self._evaluate(vectors, types, edges)

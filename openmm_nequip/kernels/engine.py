@@ -75,8 +75,18 @@ def describe_engine(device: str | torch.device | None = None) -> str:
     )
 
 
+_num_threads: int | None = None
+
+
+def num_threads() -> int | None:
+    """Return what `set_num_threads` has set; `None` if nothing."""
+    return _num_threads
+
+
 def set_num_threads(count: int) -> None:
     """Set the number of CPU threads of PyTorch and, as far as it has them, of Numba."""
+    global _num_threads
+    _num_threads = count  # Numba's own holds for the thread that sets it
     if not why_not_fused("cpu"):
         import numba
 

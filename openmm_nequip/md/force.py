@@ -86,7 +86,7 @@ def add_force(
     force = build_force(settings, to_bytes(potential))
     force.setForceGroup(force_group)
     if interpolate and kind == "torch":
-        _report_derivative(system)
+        report_derivative(system)
     system.addForce(force)
 
 
@@ -147,7 +147,7 @@ def _check_box(box: Any, r_max: float) -> None:
         )
 
 
-def _report_derivative(system: openmm.System) -> None:
+def report_derivative(system: openmm.System) -> None:
     """Let the interpolated force-field terms report their part of dE/dλ."""
     for force in system.getForces():
         if not isinstance(force, openmm.CustomCVForce):

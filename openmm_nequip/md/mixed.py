@@ -1,6 +1,7 @@
 """Systems of which a potential describes a part: what openmm-ml's embedding leaves to be done."""
 
 import copy
+import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ..errors import InputError
 from .serialization import StoredForce, without_potentials
 from .settings import LAMBDA
 
+_EXCLUDED = "excludeForce"  # openmm-ml's, for potentials that reach beyond their cutoff
 _WHOLE = 0.01  # e; charges of force fields are rounded
 # A plugin's force, such as a TorchForce, comes out of a System as its base class.
 _MAYBE_POTENTIALS = (openmm.Force, openmm.PythonForce)
@@ -22,21 +24,119 @@ _INDIVISIBLE = (
 )  # fmt: skip
 
 
-def check_force_field(system: openmm.System) -> None:
+def check_force_field(system: openmm.System, atoms: Sequence[int]) -> None:
     """Check that what a region has by the force field can be told from the rest.
 
     Raises
     ------
     InputError
-        Terms couple all atoms, as in polarisable force fields.
+        Terms couple all atoms, as in polarisable force fields, or the interactions of the region
+        depend on parameters, as in alchemical Systems.
     """
+    region = set(atoms)
     for force in system.getForces():
+        for inner in _nested(force):
+            if inner.endswith("NonbondedForce"):
+                raise InputError(
+                    f"the System has a {inner} within a {type(force).__name__}, of "
+                    "which the ML region's own part cannot be taken out: make the mixed System "
+                    "first, and change it afterwards"
+                )
+        if isinstance(force, openmm.NonbondedForce):
+            for k in range(force.getNumExceptionParameterOffsets()):
+                _, exception, *_ = force.getExceptionParameterOffset(k)
+                if region.issuperset(force.getExceptionParameters(exception)[:2]):
+                    raise InputError(
+                        "interactions within the ML region depend on a parameter (an exception "
+                        "offset of the NonbondedForce), which would remain beside the potential: "
+                        "make the mixed System first, and change it afterwards"
+                    )
         kind = type(force).__name__
         if kind.startswith(_INDIVISIBLE):
             raise InputError(
                 f"the force field has a {kind}, of which the ML region's own part cannot be taken "
                 "out: use a force field with fixed charges"
             )
+
+
+def _nested(force: openmm.Force) -> list[str]:
+    """Return the kinds of the forces within a force of somebody else's."""
+    if isinstance(force, openmm.CustomCVForce):
+        names = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
+        count = force.getNumCollectiveVariables()
+        variables = [force.getCollectiveVariableName(k) for k in range(count)]
+        if LAMBDA in names or variables == [_EXCLUDED]:  # from mixed Systems before
+            return []
+    elif not isinstance(force, openmm.ATMForce):
+        return []
+    root = ET.fromstring(openmm.XmlSerializer.serialize(force))
+    return [node.get("type", "") for node in root.iter() if node is not root]
+
+
+def virtual_sites(system: openmm.System, topology: Topology, atoms: Sequence[int]) -> list[int]:
+    """Return the sites whose places depend on these atoms alone, as the fourth site of a water.
+
+    They are no atoms to the potential, but part of what the force field has for the region.
+    """
+    region = set(atoms)
+    found = []
+    for atom in topology.atoms():
+        if atom.element is None and system.isVirtualSite(atom.index):
+            site = system.getVirtualSite(atom.index)
+            if region.issuperset(site.getParticle(k) for k in range(site.getNumParticles())):
+                found.append(atom.index)
+    return found
+
+
+def restraints(system: openmm.System, topology: Topology) -> list[int]:
+    """Return the forces that no force field makes: biases and restraints of the user's.
+
+    openmm-ml would take their terms for bonds of the region, and remove them. They couple groups
+    of atoms, or atoms that are not bonded to each other in a row.
+    """
+    neighbors: dict[int, set[int]] = {}
+    for bond in topology.bonds():
+        neighbors.setdefault(bond[0].index, set()).add(bond[1].index)
+        neighbors.setdefault(bond[1].index, set()).add(bond[0].index)
+
+    def around(atom: int, steps: int) -> set[int]:
+        found = {atom}
+        for _ in range(steps):
+            found |= {other for one in found for other in neighbors.get(one, ())}
+        return found
+
+    def apart(*atoms: int) -> bool:
+        """Whether no force field would couple them: each is far from the one before."""
+        if not all(atom in neighbors for atom in atoms):
+            return False  # of bonds that are not known nothing can be told
+        return any(b not in around(a, 3) for a, b in itertools.pairwise(atoms))
+
+    found = []
+    for k, force in enumerate(system.getForces()):
+        terms: Iterator[Sequence[int]] = iter(())
+        if isinstance(force, openmm.CustomBondForce):
+            terms = (force.getBondParameters(n)[:2] for n in range(force.getNumBonds()))
+        elif isinstance(force, openmm.CustomAngleForce):
+            terms = (force.getAngleParameters(n)[:3] for n in range(force.getNumAngles()))
+        elif isinstance(force, openmm.CustomTorsionForce):
+            terms = (force.getTorsionParameters(n)[:4] for n in range(force.getNumTorsions()))
+        groups = isinstance(force, openmm.CustomCentroidBondForce | openmm.CustomCompoundBondForce)
+        if groups or any(apart(*term) for term in terms):
+            found.append(k)
+    return found
+
+
+def without(
+    system: openmm.System, forces: Sequence[int]
+) -> tuple[openmm.System, list[openmm.Force]]:
+    """Return a System without some forces, and copies of these."""
+    if not forces:
+        return system, []
+    taken = [copy.deepcopy(system.getForce(k)) for k in forces]
+    system = copy.deepcopy(system)
+    for k in reversed(forces):
+        system.removeForce(k)
+    return system, taken
 
 
 def take_out(

@@ -22,7 +22,7 @@ import torch
 from ..errors import InputError
 from ..modelfile import write_atomically
 from . import torch_force
-from .force import build_force
+from .force import build_force, report_derivative
 from .probe import first_that_works, import_openmmtorch, why_not
 from .python_force import Computation
 from .settings import FORCE_NAME, ForceSettings
@@ -139,6 +139,8 @@ def load_system(path: str | Path, trust: bool = False, force: str = "auto") -> o
         # the device belongs to the machine on which the System was made
         here = replace(item.settings, kind=kind, device=None)
         _insert(system, replace(item, settings=here).build(), item.index)
+        if here.interpolate and kind == "torch":
+            report_derivative(system)
     return system
 
 

@@ -92,7 +92,8 @@ class VerletList(ABC):
             self._change(box)
         if kind != self._kind or self._allowed <= 0 or not self._follow(positions):
             _check_finite(positions)
-            self._kind, self._periodic = kind, np.array(periodic)
+            self._kind = ()  # until there is a list
+            self._periodic = np.array(periodic)
             self._bounded = any(periodic) or len(positions) > _ALL_PAIRS
             self._built_box = box.copy()
             if any(periodic):
@@ -103,6 +104,7 @@ class VerletList(ABC):
                 pairs = self._free_pairs(positions)
                 self._take(positions, pairs, np.zeros((len(pairs), 3), np.int32))
             self.builds += 1
+            self._kind = kind
             self._change(box)
             self._follow(positions)
         return self._select()

@@ -259,3 +259,34 @@ def test_wrong_input(potential):
         water(pbc=True, calculator=calculator).get_potential_energy()
     with pytest.raises(InputError, match="cell is not finite"):
         water(cell=[np.inf, 5, 5], pbc=True, calculator=calculator).get_potential_energy()
+
+
+@pytest.mark.parametrize("engine", ["fused", "reference"])
+@pytest.mark.parametrize("pbc", [False, True])
+def test_under_inference_mode(potential, engine, pbc):
+    atoms = water(cell=TRICLINIC, pbc=pbc)
+    atoms.calc = NequIPCalculator(potential, engine=engine)
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = NequIPCalculator(potential, engine=engine)
+    with torch.inference_mode():
+        assert atoms.get_potential_energy() == energy
+        np.testing.assert_array_equal(atoms.get_forces(), forces)
+
+
+@pytest.mark.parametrize("charge", ["one", float("nan"), [1, 2]])
+def test_a_charge_that_is_no_number(potential, charge):
+    atoms = water()
+    atoms.info["charge"] = charge
+    atoms.calc = NequIPCalculator(potential)
+    with pytest.raises(InputError, match="which is no number"):
+        atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("charge", ["1", np.array(1), np.float64(1.0)])
+def test_charges_however_they_are_written(potential, charge):
+    potential.metadata["domain"] = {"elements": ["H", "O"], "charge": 0}
+    atoms = water()
+    atoms.info["charge"] = charge
+    atoms.calc = NequIPCalculator(potential)
+    with pytest.raises(InputError, match=r"charge 0, and the atoms have \+1"):
+        atoms.get_potential_energy()

@@ -611,3 +611,97 @@ def test_water_with_extra_sites(potential):
     frame = Frame(np.array([8, 1, 1]), np.array(box.positions.value_in_unit(unit.angstrom))[:3])
     energy, _ = evaluate(box.context(info["system"]), 1 << 5)
     assert energy == pytest.approx(expected(small_potential(), frame)[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("bonded", [False, True])
+def test_sites_belong_to_their_water(potential, bonded):
+    """What is left of the force field is its energy less that of the region by itself."""
+    box = WaterBox(app.NoCutoff, "tip4pew")
+    topology = copy.deepcopy(box.topology)
+    if bonded:  # as AMBER's files have it
+        for residue in topology.residues():
+            oxygen, *_, site = residue.atoms()
+            topology.addBond(oxygen, site)
+    region = [0, 1, 2, 8, 9, 10]
+    mixed = potential.createMixedSystem(topology, box.system, region, forceGroup=5)
+    assert mixed.getNumParticles() == box.system.getNumParticles()
+
+    modeller = app.Modeller(box.topology, box.positions)
+    kept = {0, 2}
+    modeller.delete([r for r in modeller.topology.residues() if r.index not in kept])
+    alone = box.forcefield.createSystem(modeller.topology, constraints=None, rigidWater=False)
+    context = openmm.Context(
+        alone, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    context.setPositions(modeller.positions)
+    expected_energy = evaluate(box.context(box.system))[0] - evaluate(context)[0]
+    assert evaluate(box.context(mixed), 1 << 0)[0] == pytest.approx(expected_energy, abs=1e-6)
+
+
+def custom_forces(first, second, outside):
+    distance = openmm.CustomBondForce("100 * (r - 0.3)^2")
+    distance.addBond(first, second, [])
+    compound = openmm.CustomCompoundBondForce(3, "10 * angle(p1, p2, p3)^2")
+    compound.addBond([first, second, outside], [])
+    groups = openmm.CustomCentroidBondForce(2, "50 * distance(g1, g2)")
+    groups.addBond([groups.addGroup([first]), groups.addGroup([second, outside])], [])
+    torsion = openmm.CustomTorsionForce("5 * cos(theta)")
+    torsion.addTorsion(first, outside, second, outside + 1, [])
+    return [distance, compound, groups, torsion]
+
+
+@pytest.mark.parametrize("interpolate", [False, True])
+def test_restraints_of_the_users_remain(vacuum, potential, interpolate):
+    region = [*ATOMS, *(atom + 12 for atom in ATOMS)]
+    first, second, outside = region[0], region[-1], 30
+    system = copy.deepcopy(vacuum.system)
+    for group, force in enumerate(custom_forces(first, second, outside), start=10):
+        force.setForceGroup(group)
+        system.addForce(force)
+    mixed = potential.createMixedSystem(
+        vacuum.topology, system, region, interpolate=interpolate, force="python"
+    )
+    before, after = vacuum.context(system), vacuum.context(mixed)
+    for group in range(10, 14):
+        wanted, forces = evaluate(before, 1 << group)
+        assert wanted != 0
+        found = evaluate(after, 1 << group)
+        assert found[0] == pytest.approx(wanted, rel=1e-12)
+        np.testing.assert_allclose(found[1], forces, atol=1e-9)
+
+
+def test_nonbonded_forces_that_cannot_be_divided_are_refused(vacuum, potential):
+    for outer in (openmm.ATMForce(0, 0, 0, 0, 0, 0, 0, 0, 1), openmm.CustomCVForce("v")):
+        system = copy.deepcopy(vacuum.system)
+        k = next(k for k, f in enumerate(system.getForces()) if "Nonbonded" in f.getName())
+        inner = copy.deepcopy(system.getForce(k))
+        system.removeForce(k)
+        if isinstance(outer, openmm.CustomCVForce):
+            outer.addCollectiveVariable("v", inner)
+        else:
+            outer.addForce(inner)
+        system.addForce(outer)
+        with pytest.raises(InputError, match=r"a NonbondedForce within a (ATM|CustomCV)Force"):
+            potential.createMixedSystem(vacuum.topology, system, ATOMS)
+    system = copy.deepcopy(vacuum.system)
+    force = next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    force.addGlobalParameter("x", 1.0)
+    pairs = [force.getExceptionParameters(k)[:2] for k in range(force.getNumExceptions())]
+    inside = next(k for k, pair in enumerate(pairs) if set(pair) <= set(ATOMS))
+    force.addExceptionParameterOffset("x", inside, 1.0, 0.0, 0.0)
+    with pytest.raises(InputError, match="depend on a parameter"):
+        potential.createMixedSystem(vacuum.topology, system, ATOMS)
+
+
+def test_interpolated_regions_have_one_kind_of_force(vacuum, potential):
+    second = [atom + 12 for atom in ATOMS]
+    first = potential.createMixedSystem(
+        vacuum.topology, vacuum.system, ATOMS, interpolate=True, force="python"
+    )
+    both = potential.createMixedSystem(vacuum.topology, first, second, interpolate=True)
+    assert sum(isinstance(force, openmm.PythonForce) for force in both.getForces()) == 2
+    if not why_not("torch"):
+        with pytest.raises(InputError, match="in a force of kind 'python': give all of them"):
+            potential.createMixedSystem(
+                vacuum.topology, first, second, interpolate=True, force="torch"
+            )

@@ -187,6 +187,23 @@ def test_positions_that_are_not_finite(new, case, value):
         assert_right(update(neighbors, positions, box, periodic), positions, box, periodic)
 
 
+def test_after_a_failure_the_list_is_made_anew(new):
+    """An atom of a slab has left it; before, the list served fewer atoms."""
+    rng = np.random.default_rng(0)
+    box, slab = np.diag([12.0, 12.0, 12.0]), (True, True, False)
+    positions = 12.0 * rng.random((60, 3))
+    for before in (None, 20):
+        neighbors = new(R_MAX)
+        if before:
+            update(neighbors, positions[:before], box, slab)
+        away = positions.copy()
+        away[7, 2] = 1e6
+        for _ in range(2):
+            with pytest.raises(InputError):
+                update(neighbors, away, box, slab)
+        assert_right(update(neighbors, positions, box, slab), positions, box, slab)
+
+
 def test_an_atom_that_flies_away(new):
     """Cells over empty space must not be made (vesin 0.6 would end the process)."""
     _, positions, _, _ = start("many atoms")
