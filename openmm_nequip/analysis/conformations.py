@@ -112,7 +112,12 @@ def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> tuple[np.ndarray,
     def outer(atom: int, other: int) -> tuple[int, float] | None:
         """Return the atom that the torsion goes on to, and the period of this end."""
         rest = sorted(set(graph[atom]) - {other}, key=lambda k: (-branch(k, atom), -numbers[k], k))
-        linear = len(rest) == 1 and numbers[atom] == 6
+        linear = len(rest) == 1 and (
+            numbers[atom] == 6
+            or (
+                numbers[atom] == 7 and numbers[rest[0]] == 7 and graph.degree(rest[0]) == 1
+            )  # azide
+        )
         if not rest or linear:
             return None
         alike = len(rest) > 1 and _look_the_same(graph, numbers, atom, other, rest)
@@ -254,7 +259,7 @@ def rmsd_matrix(positions: np.ndarray) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
-def torsion_matrix(angles: np.ndarray, periods: np.ndarray) -> np.ndarray:
+def torsion_matrix(angles: np.ndarray, periods: np.ndarray | float = 360.0) -> np.ndarray:
     """Largest difference of any torsion, for all pairs of frames.
 
     Parameters
@@ -262,7 +267,7 @@ def torsion_matrix(angles: np.ndarray, periods: np.ndarray) -> np.ndarray:
     angles
         Degrees, shape ``[F, T]``.
     periods
-        Degrees after which each looks the same, shape ``[T]``.
+        Degrees after which each looks the same, shape ``[T]``, or all do.
 
     Returns
     -------
@@ -270,7 +275,7 @@ def torsion_matrix(angles: np.ndarray, periods: np.ndarray) -> np.ndarray:
         Degrees in [0, 180], shape ``[F, F]``.
     """
     largest = np.zeros((len(angles), len(angles)))
-    for angle, period in zip(angles.T, periods, strict=True):
+    for angle, period in zip(angles.T, np.broadcast_to(periods, angles.shape[1]), strict=True):
         difference = angle[:, None] - angle
         np.maximum(largest, np.abs((difference + period / 2) % period - period / 2), out=largest)
     return largest

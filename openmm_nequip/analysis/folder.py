@@ -1,5 +1,6 @@
 """A run folder as the analysis reads it: in pieces that fit into memory."""
 
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import ase
 import mdtraj
@@ -26,6 +28,8 @@ EQUILIBRATION = 0.2  # fraction of a run without an equilibration of its own lef
 _MOST_COORDINATES = 3_000_000  # atoms times frames held at a time: 72 MB in double precision
 _FRAMES = 20_000  # at most
 _MANY = 10  # molecules alike are a solvent
+_CLOSED = 0.01  # nm, by which the way along bonds back to an atom may miss it
+_NEXT = np.array(list(itertools.product((0.0, -1.0, 1.0), repeat=3)))
 _CHUNK = 1_000_000  # atoms times frames of a piece of the trajectory
 
 
@@ -158,7 +162,8 @@ class Run:
         """
         found = self._not_solvent
         if self.is_periodic:
-            found = found[~np.isin(self.molecules[found], self._crowd(found))]
+            others = [*self._crowd(found), *self._networks()]
+            found = found[~np.isin(self.molecules[found], others)]
         if self.is_mixed or (len(found) and len(np.unique(self.molecules[found])) == 1):
             return found
         return np.array([], dtype=int) if self.is_periodic else np.arange(len(self.numbers))
@@ -175,6 +180,23 @@ class Run:
             if label not in own and not (residue.is_protein or residue.is_nucleic):
                 kinds[tuple(np.sort(self.numbers[members]))].append(label)
         return [label for alike in kinds.values() if len(alike) >= _MANY for label in alike]
+
+    def _networks(self) -> list[int]:
+        """Find among the molecules those that are bonded to images of themselves, as crystals."""
+        own = set(self.molecules[self.region].tolist())
+        first = self.frame(0)
+        if first.unitcell_vectors is None or not len(self.bonds):
+            return []
+        i, j = self.bonds.T
+        positions = first.xyz[0].astype(float)
+        steps = shortest(positions[j] - positions[i], first.unitcell_vectors[0].astype(float))
+        tree = self._outwards(np.arange(len(self.numbers)))
+        step_of = {(a, b): step for a, b, step in zip(i.tolist(), j.tolist(), steps, strict=True)}
+        for a, b in tree.tolist():
+            step = step_of[a, b] if (a, b) in step_of else -step_of[b, a]
+            positions[b] = positions[a] + step
+        torn = np.linalg.norm(positions[j] - positions[i] - steps, axis=1) > _CLOSED
+        return sorted(set(self.molecules[i[torn]].tolist()) - own)
 
     @property
     def followed(self) -> np.ndarray:
@@ -255,14 +277,24 @@ class Run:
         return found.xyz.astype(float) * 10.0, np.arange(len(found)) * spacing
 
     def _make_whole(self, trajectory: mdtraj.Trajectory, atoms: np.ndarray) -> None:
-        """Put atoms beside those they are bonded to, and molecules beside the largest one."""
+        """Put atoms beside those they are bonded to, and molecules beside the largest one.
+
+        Beside: at the image nearest to that atom of it which a molecule is next to in the first
+        frame, for the middle of a long molecule may be nearer to another image.
+        """
         if len(atoms) < 2:
             return
+        trajectory.make_molecules_whole(inplace=True, sorted_bonds=self._outwards(atoms))
         labels = self.molecules[atoms]
         members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        members.sort(key=len, reverse=True)
-        sets = [{trajectory.topology.atom(k) for k in group} for group in members]
-        trajectory.image_molecules(True, sets[:1], sets[1:], sorted_bonds=self._outwards(atoms))
+        largest, *others = sorted(members, key=len, reverse=True)
+        xyz, boxes = trajectory.xyz, trajectory.unitcell_vectors
+        for group in others:
+            centre = xyz[:, group].mean(axis=1)
+            apart = shortest(centre[0] - xyz[0, largest], boxes[0])
+            next_to = largest[np.linalg.norm(apart, axis=1).argmin()]
+            vectors = centre - xyz[:, next_to]
+            xyz[:, group] += (shortest(vectors, boxes) - vectors)[:, None]
 
     def _outwards(self, atoms: np.ndarray) -> np.ndarray:
         """Return bonds such that along them each atom is reached from one reached before."""
@@ -294,22 +326,51 @@ class Run:
         chosen = self.chosen(frames)
         size = max(1, _CHUNK // len(self.numbers))
         for start in range(0, len(chosen), size):
-            found = [self.frame(k) for k in chosen[start : start + size]]
+            with self._opened() as file:  # finding frames in an XTC file takes a while
+                found = [self._at(file, k) for k in chosen[start : start + size]]
             positions = np.concatenate([frame.xyz for frame in found]).astype(float)
             box = np.concatenate([frame.unitcell_vectors for frame in found]).astype(float)
             yield positions * 10.0, box * 10.0
 
     def frame(self, number: int) -> mdtraj.Trajectory:
         """Load all atoms of one frame."""
+        with self._opened() as file:
+            return self._at(file, number)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         # Not by mdtraj.iterload, which never ends for XTC files with a stride.
         with reading(self.path), mdtraj.open(str(self.path)) as file:
-            file.seek(number)
-            return file.read_as_traj(*self.topology_argument.values(), n_frames=1)
+            yield file
+
+    def _at(self, file: Any, number: int) -> mdtraj.Trajectory:
+        file.seek(number)
+        return file.read_as_traj(*self.topology_argument.values(), n_frames=1)
 
     @property
     def topology_argument(self) -> dict[str, mdtraj.Topology]:
         """What mdtraj's readers need beside the path."""
         return {} if self.path.suffix == ".h5" else {"top": self.topology}
+
+
+def shortest(vectors: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return the shortest of the periodic images of vectors.
+
+    Parameters
+    ----------
+    vectors
+        Shape ``[..., 3]``.
+    box
+        Reduced lattice vectors as rows, in the same unit, shape ``[3, 3]`` or ``[..., 3, 3]``.
+    """
+    for k in (2, 1, 0):
+        vectors = (
+            vectors - np.round(vectors[..., k : k + 1] / box[..., k, k, None]) * box[..., k, :]
+        )
+    images = vectors[..., None, :] + _NEXT @ box  # the nearest in a skewed box is next to it
+    best = np.linalg.norm(images, axis=-1).argmin(axis=-1)
+    found: np.ndarray = np.take_along_axis(images, best[..., None, None], axis=-2)[..., 0, :]
+    return found
 
 
 def formula(numbers: np.ndarray) -> str:

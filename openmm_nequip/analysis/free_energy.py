@@ -24,6 +24,7 @@ from .results import Quantity
 #: of neighbouring windows, below which a difference is not to be trusted
 #: (Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397 (2015))
 SMALLEST_OVERLAP = 0.03
+_HOPELESS = 4.0  # between the means of neighbours, over the sum of their standard deviations
 _FEWEST = 50  # independent samples of a window
 TENTHS = tuple(k / 10 for k in range(1, 11))
 
@@ -169,24 +170,60 @@ def _mbar(
     strides: Sequence[float],
     temperature: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return free energies, their errors (kJ/mol) and the overlap of windows."""
+    """Return free energies, their errors (kJ/mol) and the overlap of windows.
+
+    Where neighbours have nothing in common there is no solution: then the free energies are those
+    of thermodynamic integration, and of the overlap only the worst is known, which is zero.
+    """
     solver = _solver()
     # samples that say the same are counted once, or the errors would be too small
     samples = [s[np.arange(0, len(s), g).astype(int)] for s, g in zip(series, strides, strict=True)]
     together = np.concatenate(samples)
+    means, spreads = (np.array([f(s) for s in samples]) for f in (np.mean, np.std))
+    gaps = abs(np.diff(means)) / np.maximum(spreads[1:] + spreads[:-1], 1e-12)
+    if gaps.max() > _HOPELESS:  # the solver would take very long
+        return _integrated(lambdas, series, strides, gaps)
     # ML energies count from other zeros than the force field's: MBAR sees what varies
     offset = together.mean()
     thermal = GAS_CONSTANT * temperature
     reduced = np.outer(lambdas, together - offset) / thermal
-    solution = solver(reduced, [len(s) for s in samples])
-    with np.errstate(invalid="ignore"):  # of a window from itself, which is zero but for rounding
-        differences = solution.compute_free_energy_differences()
+    try:
+        solution = solver(reduced, [len(s) for s in samples])
+        with np.errstate(invalid="ignore"):  # of a window from itself, zero but for rounding
+            differences = solution.compute_free_energy_differences()
+    except Exception:  # pymbar's ParameterError, singular matrices
+        return _integrated(lambdas, series, strides, gaps)
+    if not np.isfinite([differences["Delta_f"][0], differences["dDelta_f"][0]]).all():
+        return _integrated(lambdas, series, strides, gaps)
     steps = (np.array(lambdas) - lambdas[0]) * offset
     return (
         differences["Delta_f"][0] * thermal + steps,
         differences["dDelta_f"][0] * thermal,
         solution.compute_overlap()["matrix"],
     )
+
+
+def _integrated(
+    lambdas: Sequence[float],
+    series: Sequence[np.ndarray],
+    strides: Sequence[float],
+    gaps: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `_mbar` does, by the trapezoidal rule."""
+    steps = np.diff(lambdas)
+    means = np.array([s.mean() for s in series])
+    errors = np.array([s.std() * np.sqrt(g / len(s)) for s, g in zip(series, strides, strict=True)])
+    profile = np.append(0.0, np.cumsum(steps * (means[1:] + means[:-1]) / 2))
+    deviations = [
+        np.linalg.norm(
+            (np.append(steps[:k], 0.0) + np.append(0.0, steps[:k])) / 2 * errors[: k + 1]
+        )
+        for k in range(len(lambdas))
+    ]
+    overlap = np.full((len(lambdas), len(lambdas)), np.nan)
+    for k in np.flatnonzero((gaps > _HOPELESS) | (gaps == gaps.max())).tolist():
+        overlap[k, k + 1] = overlap[k + 1, k] = 0.0
+    return profile, np.array(deviations), overlap
 
 
 def _solver() -> Any:
@@ -217,7 +254,7 @@ def save_free_energy(result: FreeEnergy, folder: Path) -> list[str]:
             }
             for k in range(len(result.lambdas))
         ],
-        "overlap": result.overlap.tolist(),
+        "overlap": [[None if np.isnan(v) else v for v in row] for row in result.overlap.tolist()],
         "cautions": cautions,
     }
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
@@ -245,6 +282,8 @@ def draw(result: FreeEnergy) -> Figure:
         overlap.set_xticks(range(len(names)), names)
         overlap.set_yticks(range(len(names)), names)
         for (i, j), value in np.ndenumerate(result.overlap):
+            if np.isnan(value):
+                continue
             colour = "white" if value > 0.5 else "black"
             overlap.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
 

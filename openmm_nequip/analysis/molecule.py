@@ -86,13 +86,12 @@ def _add_shape(run: Run, section: Section, steady: int) -> None:
         Quantity("RMSF of the atoms", float(np.sqrt((fluctuation**2).mean())), unit="Å",
                  remark=f"at most {fluctuation[largest]:.3g} Å, {names[largest]}")
     )  # fmt: skip
-    if len(atoms) <= 40:
-        section.pictures.append(
-            Picture("rmsf", "Fluctuation of the atoms",
-                    "Root mean square fluctuation of each atom around its mean position; most of "
-                    f"all {names[largest]}, {fluctuation[largest]:.3g} Å.",
-                    partial(draw_rmsf, values=fluctuation, names=names))
-        )  # fmt: skip
+    section.pictures.append(
+        Picture("rmsf", "Fluctuation of the atoms",
+                "Root mean square fluctuation of each atom around its mean position; most of "
+                f"all {names[largest]}, {fluctuation[largest]:.3g} Å.",
+                partial(draw_rmsf, values=fluctuation, names=names, of="atom"))
+    )  # fmt: skip
 
 
 def _add_torsions(run: Run, section: Section, steady: int) -> None:
@@ -138,7 +137,7 @@ def _add_hydrogen_bonds(run: Run, section: Section, bonds: np.ndarray) -> None:
     if len(donors) == 0 or len(takers) < 2:
         return
     positions, times = run.frames
-    stride = max(1, len(positions) // _BONDED)
+    stride = -(-len(positions) // _BONDED)
     count = hydrogen_bond_count(positions[::stride], donors, takers)
     quantity = average("hydrogen bonds inside", count[run.steady(len(count)) :])
     section.quantities.append(quantity)

@@ -176,8 +176,8 @@ def draw_secondary_structure(ax: Axes, times: np.ndarray, codes: np.ndarray) -> 
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def draw_rmsf(ax: Axes, values: np.ndarray, names: Sequence[str]) -> None:
-    """Fluctuation of each atom or residue."""
+def draw_rmsf(ax: Axes, values: np.ndarray, names: Sequence[str], of: str = "residue") -> None:
+    """Fluctuation of each atom or residue; of many every tenth or so has its name."""
     place = np.arange(len(values))
     if len(values) <= 40:
         ax.bar(place, values, color=COLOURS[4], width=0.7)
@@ -185,8 +185,10 @@ def draw_rmsf(ax: Axes, values: np.ndarray, names: Sequence[str]) -> None:
                       fontsize=min(9, 260 / len(values)))  # fmt: skip
         ax.grid(axis="x", visible=False)
     else:
-        ax.plot(place + 1, values, color=COLOURS[4])
-        ax.set_xlabel("residue")
+        ax.plot(place, values, color=COLOURS[4])
+        shown = place[:: -(-len(place) // 20)]
+        ax.set_xticks(shown, [names[k] for k in shown], rotation=90, fontsize=8)
+        ax.set_xlabel(of)
     ax.set(ylabel="RMSF (Å)", ylim=(0, None))
 
 

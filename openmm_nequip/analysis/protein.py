@@ -30,7 +30,9 @@ def protein(run: Run) -> Section | None:
         return None
     steady = run.trajectory.xyz[run.steady(len(run.trajectory)) :] * 10.0
     phi, psi = ramachandran(steady, phi_atoms, psi_atoms)
-    section = Section("Protein" if len(names) >= _FOLDED else "Peptide")
+    # the first and the last residue have one of the two torsions only
+    folded = len(run.trajectory.topology.select("protein and name CA")) >= _FOLDED
+    section = Section("Protein" if folded else "Peptide")
     helical = (np.abs(phi + 60) < 40) & (np.abs(psi + 45) < 40)
     section.quantities.append(
         average("residues in the α basin", helical.mean(axis=1), "", "φ −60° ± 40°, ψ −45° ± 40°")
@@ -41,7 +43,7 @@ def protein(run: Run) -> Section | None:
                 f"{100 * helical.mean():.0f}% in the α basin.",
                 partial(draw_ramachandran, phi=phi, psi=psi, names=names))
     )  # fmt: skip
-    if len(names) >= _FOLDED:
+    if folded:
         _add_fold(run, section)
     return section
 
@@ -84,7 +86,7 @@ def _add_fold(run: Run, section: Section) -> None:
 
 
 def _add_hydrogen_bonds(run: Run, section: Section) -> None:
-    stride = max(1, len(run.trajectory) // _BONDED)
+    stride = -(-len(run.trajectory) // _BONDED)
     atoms = run.trajectory.topology.select("protein")
     whole = run.followed[atoms]
     numbers, bonds = run.numbers[whole], run.bonds_within(whole)
@@ -104,6 +106,6 @@ def _add_hydrogen_bonds(run: Run, section: Section) -> None:
 
 
 def _codes(trajectory: mdtraj.Trajectory, run: Run) -> tuple[np.ndarray, np.ndarray]:
-    stride = max(1, len(trajectory) // _FRAMES)
+    stride = -(-len(trajectory) // _FRAMES)
     codes = secondary_structure(trajectory[::stride])
     return codes[:, (codes != "NA").any(axis=0)], run.times[::stride]

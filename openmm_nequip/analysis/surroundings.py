@@ -8,7 +8,7 @@ import mdtraj
 import numpy as np
 from ase.data import chemical_symbols
 
-from .folder import Run
+from .folder import Run, formula
 from .observables import as_trajectory, box_widths, radial_distribution
 from .plots import draw_counts, draw_displacement, draw_rdf
 from .results import Picture, Quantity, Section, average
@@ -80,10 +80,9 @@ def surroundings(run: Run) -> list[Section]:
 
 
 def _sampled(run: Run) -> str:
-    frames = min(_FRAMES, run.num_frames - run.steady(run.num_frames))
     return (
-        f"From {frames} frames; of more than {_PAIRS:,} pairs of atoms a radial distribution "
-        "function uses a part, drawn at random."
+        f"From {len(run.chosen(_FRAMES))} frames; of more than {_PAIRS:,} pairs of atoms a radial "
+        "distribution function uses a part, drawn at random."
     )
 
 
@@ -140,7 +139,8 @@ def _collect(
     bonds: list[np.ndarray] = []
     given: list[np.ndarray] = []
     r_max = 0.5 * box_widths(run.trajectory.unitcell_vectors * 10.0).min()
-    for positions, box in run.chunks(_FRAMES):
+    wanted = pairs or around or len(oxygens) >= _LEAST
+    for positions, box in run.chunks(_FRAMES) if wanted else ():
         # Each piece is normalised with its own mean density: weighted by that, the mean is exact.
         share = float((1 / np.linalg.det(box)).sum())
         weight += share
@@ -194,42 +194,68 @@ def _add_rdf(section: Section, name: str, title: str, curves: Curves) -> None:
 
 
 def _add_diffusion(run: Run, section: Section, oxygens: np.ndarray) -> None:
-    """Diffusion of the water, or of the molecules of another liquid, by their heaviest atom."""
+    """Diffusion of the water by its oxygen, or of each kind of molecule by its centre of mass."""
     if len(oxygens) >= _LEAST:
-        followed, what = oxygens, "water"
+        kinds = {"the water": [oxygens[k : k + 1] for k in range(len(oxygens))]}
     elif len(run.focus) == 0:
-        order = np.lexsort((-run.masses, run.molecules))
-        starts = np.unique(run.molecules[order], return_index=True)[1]
-        followed, what = np.sort(order[starts]), "molecules"
-        if len(followed) < _LEAST or len(followed) == len(run.numbers):
-            return
+        kinds = _kinds(run)
     else:
         return
-    some = np.random.default_rng(0).choice(followed, min(_MOLECULES, len(followed)), replace=False)
-    found = _diffusion(run, np.sort(some), len(followed))
-    if found is None:
-        section.remarks.append("The trajectory is too short, or its frames too far apart, for a "
-                               "diffusion coefficient.")  # fmt: skip
-        return
-    value = Quantity(f"diffusion coefficient of the {what}", 10 * found.value, 10 * found.error,
-                     "10⁻⁹ m²/s", remark="not corrected for the size of the box")  # fmt: skip
-    section.quantities.append(value)
-    section.pictures.append(
-        Picture("diffusion", "Mean square displacement",
-                f"Mean square displacement of {len(some)} molecules by lag; {value.text()}.",
-                partial(draw_displacement, lags=found.lags, msd=found.msd,
-                        fit=(found.fit_from, found.fit_to), value=found.value))
-    )  # fmt: skip
+    for name, molecules in kinds.items():
+        chosen = np.random.default_rng(0).choice(
+            len(molecules), min(_MOLECULES, len(molecules)), replace=False
+        )
+        some = [molecules[k] for k in np.sort(chosen)]
+        found = _diffusion(run, some, len(molecules))
+        if found is None:
+            section.remarks.append(
+                "The trajectory is too short, or its frames too far apart, for a diffusion "
+                f"coefficient of {name}."
+            )
+            continue
+        value = Quantity(f"diffusion coefficient of {name}", 10 * found.value, 10 * found.error,
+                         "10⁻⁹ m²/s", remark="not corrected for the size of the box")  # fmt: skip
+        section.quantities.append(value)
+        suffix = "" if len(kinds) == 1 else f"_{name}"
+        section.pictures.append(
+            Picture(f"diffusion{suffix}", f"Mean square displacement of {name}",
+                    f"Mean square displacement of {len(some)} molecules by lag; {value.text()}.",
+                    partial(draw_displacement, lags=found.lags, msd=found.msd,
+                            fit=(found.fit_from, found.fit_to), value=found.value))
+        )  # fmt: skip
 
 
-def _diffusion(run: Run, atoms: np.ndarray, count: int) -> Diffusion | None:
-    """Follow `atoms` of the `count` that there are."""
+def _kinds(run: Run) -> dict[str, list[np.ndarray]]:
+    """Return the atoms of each molecule, by formula, of those that there are many of.
+
+    Nothing for crystals, and for what has no bonds, which may be one.
+    """
+    order = np.argsort(run.molecules, kind="stable")
+    ends = np.cumsum(np.bincount(run.molecules))[:-1]
+    kinds: dict[str, list[np.ndarray]] = defaultdict(list)
+    for members in np.split(order, ends):
+        kinds[formula(run.numbers[members])].append(members)
+    if max(len(molecules[0]) for molecules in kinds.values()) == 1:
+        return {}
+    return {name: found for name, found in sorted(kinds.items()) if len(found) >= _LEAST}
+
+
+def _diffusion(run: Run, molecules: list[np.ndarray], count: int) -> Diffusion | None:
+    """Follow `molecules` of the `count` that there are."""
+    atoms = np.sort(np.concatenate(molecules))
     stride = run.stride(len(atoms), _FOLLOWED)
     trajectory = run.load(atoms, stride)
     box = trajectory.unitcell_vectors.astype(float) * 10.0
-    positions = unwrap(trajectory.xyz.astype(float) * 10.0, box)[run.steady(len(trajectory)) :]
+    followed = unwrap(trajectory.xyz.astype(float) * 10.0, box)[run.steady(len(trajectory)) :]
+    positions = np.stack(
+        [
+            np.average(followed[:, places], axis=1, weights=run.masses[atoms[places]])
+            for places in (np.searchsorted(atoms, members) for members in molecules)
+        ],
+        axis=1,
+    )
     # The centre of a part diffuses too: taking it off takes 1/n - 1/N off what is seen.
-    lost = 1 / len(atoms) - 1 / count
+    lost = 1 / len(molecules) - 1 / count
     positions = (positions - positions.mean(axis=1, keepdims=True)) / np.sqrt(1 - lost)
     try:
         return diffusion_coefficient(positions, stride * run.spacing, DIFFUSIVE)

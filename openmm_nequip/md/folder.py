@@ -244,6 +244,12 @@ def write_structure(
             if path.suffix == ".cif":
                 app.PDBxFile.writeFile(topology, atoms, file, keepIds=True)
             else:
-                app.PDBFile.writeFile(topology, atoms, file)
+                app.PDBFile.writeFile(topology, atoms, file, keepIds=_are_unique(topology))
     finally:
         topology.setPeriodicBoxVectors(vectors)
+
+
+def _are_unique(topology: app.Topology) -> bool:
+    """Whether the numbers of residues tell them apart, which need not be so in every file."""
+    names = [(r.chain.index, r.id, r.insertionCode, r.name) for r in topology.residues()]
+    return len(set(names)) == len(names)

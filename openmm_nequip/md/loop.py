@@ -244,7 +244,7 @@ class Run:
             self.step += count
             seconds = max(time.monotonic() - start, 1e-9)
             pace = max(1, min(2 * count, int(_CHUNK_SECONDS * count / seconds)))
-            if self.stop.requested:
+            if self.stop.requested or self._time_for_checkpoint():
                 return
 
     def _report(self) -> None:
@@ -340,10 +340,12 @@ class Run:
         return state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
 
     def _checkpoint_is_due(self) -> bool:
-        if self.config.checkpoint_steps is not None:
-            return self.step % self.config.checkpoint_steps == 0
-        assert self.config.checkpoint_seconds is not None
-        return time.monotonic() - self.saved >= self.config.checkpoint_seconds
+        steps = self.config.checkpoint_steps
+        return self._time_for_checkpoint() if steps is None else self.step % steps == 0
+
+    def _time_for_checkpoint(self) -> bool:
+        seconds = self.config.checkpoint_seconds
+        return seconds is not None and time.monotonic() - self.saved >= seconds
 
     def _save(self, finished: bool = False) -> None:
         Checkpoint(

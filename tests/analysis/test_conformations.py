@@ -239,3 +239,17 @@ def test_secondary_structure_of_a_helix_and_a_stretched_chain():
     found = secondary_structure(peptide(-57.0, -47.0, 12))[0]
     assert set(found[2:-2]) == {"H"}
     assert set(secondary_structure(peptide(-150.0, 150.0, 12))[0]) == {"C"}
+
+
+def test_the_middle_of_an_azide_does_not_turn():
+    """CH3-CH2-N=N=N: one torsion about the bond of carbon and nitrogen, none beyond."""
+    numbers = np.array([6, 6, 7, 7, 7, 1, 1, 1, 1, 1])
+    bonds = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [0, 5], [0, 6], [0, 7], [1, 8], [1, 9]])
+    found, _ = rotatable_bonds(numbers, bonds)
+    assert found.tolist() == [[0, 1, 2, 3]]
+
+
+def test_torsions_of_full_turns_need_no_periods():
+    angles = np.array([[170.0, 0.0], [-170.0, 30.0]])
+    expected = torsion_matrix(angles, np.array([360.0, 360.0]))
+    np.testing.assert_array_equal(torsion_matrix(angles), expected)

@@ -187,3 +187,18 @@ def test_a_derivative_that_never_changes_is_one_sample():
     np.testing.assert_allclose(result.profile, [0, -0.65e6, -1.3e6], rtol=1e-12)
     assert result.samples.tolist() == [1, 1, 1]
     assert len(result.cautions()) == 3
+
+
+@pytest.mark.parametrize("first", [5000.0, 300_000.0])
+def test_windows_that_have_nothing_in_common(tmp_path, first):
+    """As where the force field's geometry is one that the potential does not know."""
+    rng = np.random.default_rng(0)
+    means, spreads = (first, -100.0, -130.0), (0.18 * first, 30.0, 30.0)
+    series = [rng.normal(m, s, 300) for m, s in zip(means, spreads, strict=True)]
+    result = free_energy([0.0, 0.5, 1.0], series, TEMPERATURE)
+    assert result.total.value == pytest.approx(result.integral.value, rel=1e-9)
+    cautions = save_free_energy(result, tmp_path)
+    assert any("λ = 0 and 0.5 overlap by 0.000 only" in text for text in cautions)
+    found = json.loads((tmp_path / "free_energy.json").read_text(), parse_constant=pytest.fail)
+    assert found["overlap"][0][1] == 0
+    assert (tmp_path / "free_energy.png").exists()

@@ -1,5 +1,6 @@
 """From a run folder to its summary and figures."""
 
+import itertools
 import json
 
 import ase
@@ -12,13 +13,14 @@ from PIL import Image
 from scipy.spatial import distance
 
 from openmm_nequip.analysis import surroundings
-from openmm_nequip.analysis.folder import open_run, read_log
+from openmm_nequip.analysis.folder import open_run, read_log, shortest
 from openmm_nequip.analysis.plots import save_plots
 from openmm_nequip.analysis.report import save_report
 from openmm_nequip.analysis.scene import scene
 from openmm_nequip.analysis.summary import Analysis, analyze, save_summary, table
 from openmm_nequip.analysis.transport import diffusion_coefficient
 from openmm_nequip.errors import InputError
+from openmm_nequip.md.solvation import SHAPES
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 
 from .runs import ethanol_in_water, write_run
@@ -283,11 +285,104 @@ def test_diffusion_is_that_of_all_molecules_where_some_are_followed(tmp_path, mo
     found = []
     for seed in range(12):  # with 4 of 60, a quarter would be missing
         some = np.sort(np.random.default_rng(seed).choice(oxygens, 4, replace=False))
-        found.append(surroundings._diffusion(open_run(run), some, 60).value)
-    everything = surroundings._diffusion(open_run(run), oxygens, 60).value
+        found.append(surroundings._diffusion(open_run(run), list(some[:, None]), 60).value)
+    everything = surroundings._diffusion(open_run(run), list(oxygens[:, None]), 60).value
     error = np.std(found, ddof=1) / np.sqrt(12)
     assert error < 0.05 * everything
     assert abs(np.mean(found) - everything) < 3 * error
+
+
+@pytest.mark.parametrize("cells", [2, 3])
+def test_a_crystal_is_no_molecule(tmp_path, cells):
+    """Of silicon: bonds lead back to an atom's own image."""
+    atoms = ase.build.bulk("Si", cubic=True).repeat(cells)
+    structure = from_ase(atoms)
+    frames = shaken(structure, by=0.003)
+    analysis = analyze(write_run(tmp_path / "run", structure, frames, {"step": np.arange(FRAMES)}))
+    assert len(analysis.run.solute) == 0
+    results = analysis.summary["results"]
+    assert results["bond length Si-Si"]["value"] == pytest.approx(2.352, abs=0.01)
+    assert "rdf" in made(analysis)
+    assert not {"radius of gyration", "solvent-accessible surface"} & set(results)
+
+
+def test_a_molecule_across_the_border_of_the_box_is_no_crystal(tmp_path):
+    molecule = ase.build.molecule("C6H6")
+    molecule.set_cell([9.0] * 3)
+    molecule.pbc = True
+    molecule.positions += 8.0
+    molecule.wrap()
+    structure = from_ase(molecule)
+    run = open_run(write_run(tmp_path / "run", structure, shaken(structure),
+                             {"step": np.arange(FRAMES)}))  # fmt: skip
+    assert len(run.solute) == 12
+
+
+def test_molecules_diffuse_as_their_centre_of_mass(tmp_path):
+    """Hydrogen chloride in a box: the centre walks, and the molecule turns about it quickly."""
+    rng = np.random.default_rng(5)
+    count, steps = 64, 3000
+    grid = 5.0 * np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 1, 3)
+    stick = np.array([[0.0, 0, 0], [1.27, 0, 0]]) - [[1.27 * 1.008 / 36.458, 0, 0]]
+    atoms = ase.Atoms("ClH" * count, (grid + stick).reshape(-1, 3), cell=[20.0] * 3, pbc=True)
+    walk = np.cumsum(rng.normal(0, 0.1, (steps, count, 1, 3)), axis=0)  # 0.05 Å²/ps
+    axes = rng.normal(size=(steps, count, 1, 3))
+    axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
+    lengths = np.array([-1.27 * 1.008 / 36.458, 1.27 * (1 - 1.008 / 36.458)])
+    frames = grid + walk + axes * lengths[:, None]
+    structure = from_ase(atoms)
+    run = write_run(tmp_path / "run", structure, frames.reshape(steps, -1, 3) / 10,
+                    {"step": np.arange(steps)}, timestep=10.0)  # fmt: skip
+    results = analyze(run).summary["results"]
+    found = results["diffusion coefficient of HCl"]
+    assert abs(found["value"] - 0.5) < 4 * found["error"]
+    assert found["error"] < 0.05
+
+
+def test_each_kind_of_molecule_diffuses_by_itself(tmp_path):
+    atoms = ase.Atoms()
+    for k, name in enumerate(["N2", "CO"] * 32):
+        molecule = ase.build.molecule(name)
+        molecule.positions += 4.0 * np.array([k % 4, k // 4 % 4, k // 16])
+        atoms += molecule
+    atoms.set_cell([16.0] * 3)
+    atoms.pbc = True
+    structure = from_ase(atoms)
+    slow_and_fast = np.tile([0.01, 0.01, 0.02, 0.02], 32)[None, :, None]
+    steps = np.random.default_rng(6).normal(0, 1, (2000, 64, 3)).repeat(2, axis=1)
+    frames = structure.positions + np.cumsum(steps * slow_and_fast, axis=0)
+    run = write_run(tmp_path / "run", structure, frames, {"step": np.arange(2000)}, timestep=10.0)
+    analysis = analyze(run)
+    for name, value in (("N2", 0.5), ("CO", 2.0)):
+        found = analysis.summary["results"][f"diffusion coefficient of {name}"]
+        assert abs(found["value"] - value) < 4 * found["error"]
+    assert {"diffusion_N2", "diffusion_CO"} <= made(analysis)
+
+
+def test_a_ligand_at_the_end_of_a_long_molecule_stays_there(tmp_path):
+    """Its nearest image is beside the end, not beside the middle."""
+    chain_atoms = [[1.5 * k, 0.0, 0.0] for k in range(13)]
+    ligand = np.array([[20.5, 1.5, 0], [21.7, 1.5, 0]])
+    atoms = ase.Atoms("C13N2", [*chain_atoms, *ligand], cell=[26.0, 15, 15], pbc=True)
+    structure = from_ase(atoms)
+    for shift in (0.0, 5.0, 8.0):
+        moved = structure.positions + np.array([shift / 10, 0, 0])
+        wrapped = moved - np.floor(moved / [2.6, 1.5, 1.5]) * [2.6, 1.5, 1.5]
+        frames = np.repeat(wrapped[None], 5, axis=0)
+        run = open_run(write_run(tmp_path / f"{shift}", structure, frames, {"step": np.arange(5)}))
+        xyz = run.trajectory.xyz[-1] * 10
+        np.testing.assert_allclose(xyz[13] - xyz[12], [2.5, 1.5, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", ["cube", "dodecahedron", "octahedron"])
+def test_the_shortest_image(shape):
+    box = 3.0 * SHAPES[shape]
+    vectors = np.random.default_rng(0).uniform(-8, 8, (200, 3))
+    images = np.array(list(itertools.product(range(-5, 6), repeat=3))) @ box
+    expected = np.linalg.norm(vectors[:, None] + images, axis=-1).min(axis=1)
+    np.testing.assert_allclose(np.linalg.norm(shortest(vectors, box), axis=1), expected, rtol=1e-9)
+    boxes = np.repeat(box[None], 200, axis=0)
+    np.testing.assert_allclose(shortest(vectors, boxes), shortest(vectors, box), atol=1e-9)
 
 
 def methanol(count: int) -> ase.Atoms:

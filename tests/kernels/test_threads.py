@@ -19,6 +19,33 @@ print(torch.get_num_threads())
 """
 
 
+# A calculation in another thread, for which Numba's own limit does not hold.
+ELSEWHERE = """
+import threading
+import ase.build, numba
+from openmm_nequip.interop.ase import NequIPCalculator
+from openmm_nequip.kernels.engine import set_num_threads
+set_num_threads(1)
+def calculate():
+    atoms = ase.build.molecule("CH3CH2OH")
+    atoms.calc = NequIPCalculator("ethanol-pbe")
+    atoms.get_potential_energy()
+    print(numba.get_num_threads())
+thread = threading.Thread(target=calculate)
+thread.start()
+thread.join()
+"""
+
+
+def test_the_limit_holds_in_every_thread():
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, env=environment,
+        timeout=600,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1"], done.stderr
+
+
 @pytest.mark.parametrize(
     "before", ["", "from openmm_nequip.kernels.engine import set_num_threads; set_num_threads({})"]
 )

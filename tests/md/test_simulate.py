@@ -30,6 +30,7 @@ from openmm_nequip.locks import lock
 from openmm_nequip.md import preparation, protocol
 from openmm_nequip.md.checkpoint import Checkpoint
 from openmm_nequip.md.config import SimulationConfig
+from openmm_nequip.md.folder import write_structure
 from openmm_nequip.md.loop import Run
 from openmm_nequip.md.preparation import build_simulation, degrees_of_freedom, set_velocities
 from openmm_nequip.md.protocol import Progress, Result, run
@@ -279,12 +280,29 @@ def test_checkpoints_by_the_clock(configure, tmp_path, monkeypatch):
     config = configure(checkpoint_interval="10 s")
     with pytest.raises(Killed):
         ethanol_run(config, tmp_path / "parts", Watcher(at=36, act=killed))
-    assert saved == [0, 12, 24]  # the first rows 10 steps, of a second each, after the last one
+    assert saved == [0, 10, 20, 30]  # a step is a second here; rows are each 4 steps
     watcher = Watcher()
     ethanol_run(config, tmp_path / "parts", watcher)
-    assert watcher.messages == ["going on from step 24"]
+    assert watcher.messages == ["going on from step 30"]
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     assert coordinates(tmp_path / "parts") == coordinates(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_residues_keep_their_numbers(tmp_path, twice):
+    """So that 'residue 105' means the same in what a run leaves; unless two have the same."""
+    topology = app.Topology()
+    for chain in ("H", "L"):
+        own = topology.addChain(chain)
+        for number in ("105", "105" if twice else "106"):
+            topology.addAtom("C", app.element.carbon, topology.addResidue("LIG", own, number))
+    write_structure(tmp_path / "x.pdb", topology, 0.5 * np.eye(4)[:, :3], None)
+    found = app.PDBFile(str(tmp_path / "x.pdb")).topology
+    assert found.getNumResidues() == 4
+    if not twice:
+        assert [(r.chain.id, r.id) for r in found.residues()] == [
+            ("H", "105"), ("H", "106"), ("L", "105"), ("L", "106")
+        ]  # fmt: skip
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(configure, tmp_path):
