@@ -145,12 +145,7 @@ def pair_name(first: str, second: str) -> str:
 def net_charge(atoms: Atoms) -> int | None:
     """Return the net charge that ASE's atoms carry, e; `None` if they carry none.
 
-    It is ``atoms.info['charge']``, or else the sum of the initial charges.
-
-    Raises
-    ------
-    InputError
-        It is no number.
+    It is ``atoms.info['charge']``, if that is a number, or else the sum of the initial charges.
     """
     total = atoms.info.get("charge")
     if total is None and atoms.has("initial_charges"):
@@ -159,8 +154,8 @@ def net_charge(atoms: Atoms) -> int | None:
         return None
     try:
         return round(float(np.asarray(total).item()))
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"the charge of the atoms is {total!r}, which is no number") from None
+    except (TypeError, ValueError, OverflowError):  # 'unknown', NaN, several
+        return None
 
 
 def _together(

@@ -105,5 +105,9 @@ def test_charges_of_ase():
     assert net_charge(atoms) == 1
     atoms.info["charge"] = -1.0
     assert net_charge(atoms) == -1
-    atoms.info["charge"] = "unknown"
-    assert net_charge(atoms) is None
+    for charge in ("unknown", float("nan"), [1, 2]):
+        atoms.info["charge"] = charge
+        assert net_charge(atoms) is None
+    for charge in ("2", np.array(2), np.array([2.0])):
+        atoms.info["charge"] = charge
+        assert net_charge(atoms) == 2

@@ -273,15 +273,6 @@ def test_under_inference_mode(potential, engine, pbc):
         np.testing.assert_array_equal(atoms.get_forces(), forces)
 
 
-@pytest.mark.parametrize("charge", ["one", float("nan"), [1, 2]])
-def test_a_charge_that_is_no_number(potential, charge):
-    atoms = water()
-    atoms.info["charge"] = charge
-    atoms.calc = NequIPCalculator(potential)
-    with pytest.raises(InputError, match="which is no number"):
-        atoms.get_potential_energy()
-
-
 @pytest.mark.parametrize("charge", ["1", np.array(1), np.float64(1.0)])
 def test_charges_however_they_are_written(potential, charge):
     potential.metadata["domain"] = {"elements": ["H", "O"], "charge": 0}
