@@ -1,6 +1,5 @@
 """A run folder as the analysis reads it: in pieces that fit into memory."""
 
-import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from ..config import load_config
 from ..errors import InputError
 from ..md.config import SimulationConfig
+from ..md.images import shortest
 from ..md.reporters import quiet
 from .observables import find_bonds
 
@@ -29,7 +29,6 @@ _MOST_COORDINATES = 3_000_000  # atoms times frames held at a time: 72 MB in dou
 _FRAMES = 20_000  # at most
 _MANY = 10  # molecules alike are a solvent
 _CLOSED = 0.01  # nm, by which the way along bonds back to an atom may miss it
-_NEXT = np.array(list(itertools.product((0.0, -1.0, 1.0), repeat=3)))
 _CHUNK = 1_000_000  # atoms times frames of a piece of the trajectory
 
 
@@ -351,26 +350,6 @@ class Run:
     def topology_argument(self) -> dict[str, mdtraj.Topology]:
         """What mdtraj's readers need beside the path."""
         return {} if self.path.suffix == ".h5" else {"top": self.topology}
-
-
-def shortest(vectors: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return the shortest of the periodic images of vectors.
-
-    Parameters
-    ----------
-    vectors
-        Shape ``[..., 3]``.
-    box
-        Reduced lattice vectors as rows, in the same unit, shape ``[3, 3]`` or ``[..., 3, 3]``.
-    """
-    for k in (2, 1, 0):
-        vectors = (
-            vectors - np.round(vectors[..., k : k + 1] / box[..., k, k, None]) * box[..., k, :]
-        )
-    images = vectors[..., None, :] + _NEXT @ box  # the nearest in a skewed box is next to it
-    best = np.linalg.norm(images, axis=-1).argmin(axis=-1)
-    found: np.ndarray = np.take_along_axis(images, best[..., None, None], axis=-2)[..., 0, :]
-    return found
 
 
 def formula(numbers: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..units import NM
 from .bonded import constrained_pairs
 from .domain import atom_name
+from .images import near_image
 
 _HYDROGEN = 1.008  # Da
 _LONGEST_STEP = 1.0  # fs, where bonds of hydrogen vibrate
@@ -211,8 +212,7 @@ def long_bonds(topology: app.Topology, positions: np.ndarray, box: np.ndarray | 
     pairs = np.array([(bond[0].index, bond[1].index) for bond in bonds])
     vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
     if box is not None:
-        for k in (2, 1, 0):  # of reduced vectors this is the nearest image of what is near
-            vectors = vectors - np.round(vectors[:, k : k + 1] / box[k, k]) * box[k]
+        vectors = near_image(vectors, box)
     radii = np.array([[covalent_radii[a.element.atomic_number] for a in bond] for bond in bonds])
     lengths = np.linalg.norm(vectors, axis=1)
     found = np.flatnonzero(lengths > _TORN * radii.sum(axis=1) * NM)

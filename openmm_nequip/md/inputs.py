@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from ..config import locate, search_folders
 from ..errors import InputError
 from .config import SimulationConfig
+from .images import near_image
 from .parameter_files import PARAMETERS, gro_topology, kind, read_coordinates, read_parameters
 from .serialization import load_system
 from .structure import Structure, find_structure, load_structure
@@ -219,9 +220,7 @@ def whole_molecules(
     bonds = np.array([(b[0].index, b[1].index) for b in topology.bonds()]).reshape(-1, 2)
     if box is None or not len(bonds):
         return positions
-    vectors = positions[bonds[:, 1]] - positions[bonds[:, 0]]
-    for k in (2, 1, 0):
-        vectors = vectors - np.round(vectors[:, k : k + 1] / box[k, k]) * box[k]
+    vectors = near_image(positions[bonds[:, 1]] - positions[bonds[:, 0]], box)
     off = np.linalg.norm(positions[bonds[:, 0]] + vectors - positions[bonds[:, 1]], axis=1)
     if off.max() < 1e-6:
         return positions

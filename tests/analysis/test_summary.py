@@ -13,13 +13,14 @@ from PIL import Image
 from scipy.spatial import distance
 
 from openmm_nequip.analysis import surroundings
-from openmm_nequip.analysis.folder import open_run, read_log, shortest
+from openmm_nequip.analysis.folder import open_run, read_log
 from openmm_nequip.analysis.plots import save_plots
 from openmm_nequip.analysis.report import save_report
 from openmm_nequip.analysis.scene import scene
 from openmm_nequip.analysis.summary import Analysis, analyze, save_summary, table
 from openmm_nequip.analysis.transport import diffusion_coefficient
 from openmm_nequip.errors import InputError
+from openmm_nequip.md.images import shortest
 from openmm_nequip.md.solvation import SHAPES
 from openmm_nequip.md.structure import Structure, from_ase, load_structure
 
