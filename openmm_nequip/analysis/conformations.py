@@ -112,13 +112,7 @@ def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> tuple[np.ndarray,
     def outer(atom: int, other: int) -> tuple[int, float] | None:
         """Return the atom that the torsion goes on to, and the period of this end."""
         rest = sorted(set(graph[atom]) - {other}, key=lambda k: (-branch(k, atom), -numbers[k], k))
-        linear = len(rest) == 1 and (
-            numbers[atom] == 6
-            or (
-                numbers[atom] == 7 and numbers[rest[0]] == 7 and graph.degree(rest[0]) == 1
-            )  # azide
-        )
-        if not rest or linear:
+        if not rest or (len(rest) == 1 and _is_linear(graph, numbers, atom, rest[0])):
             return None
         alike = len(rest) > 1 and _look_the_same(graph, numbers, atom, other, rest)
         if alike and len(rest) == 3:
@@ -132,6 +126,12 @@ def rotatable_bonds(numbers: np.ndarray, bonds: np.ndarray) -> tuple[np.ndarray,
             found.append((before[0], first, second, after[0]))
             periods.append(min(before[1], after[1]))
     return np.array(found, dtype=int).reshape(-1, 4), np.array(periods)
+
+
+def _is_linear(graph: networkx.Graph, numbers: np.ndarray, atom: int, beyond: int) -> bool:
+    """Whether an atom with two neighbours is that of an alkyne, nitrile, azide or the like."""
+    azide = numbers[atom] == numbers[beyond] == 7 and graph.degree(beyond) == 1
+    return bool(azide or numbers[atom] == 6)
 
 
 def _look_the_same(

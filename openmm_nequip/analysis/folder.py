@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from ..config import load_config
 from ..errors import InputError
 from ..md.config import SimulationConfig
-from ..md.images import shortest
+from ..md.images import along_bonds, shortest
 from ..md.reporters import quiet
 from .observables import find_bonds
 
@@ -189,12 +189,8 @@ class Run:
         i, j = self.bonds.T
         positions = first.xyz[0].astype(float)
         steps = shortest(positions[j] - positions[i], first.unitcell_vectors[0].astype(float))
-        tree = self._outwards(np.arange(len(self.numbers)))
-        step_of = {(a, b): step for a, b, step in zip(i.tolist(), j.tolist(), steps, strict=True)}
-        for a, b in tree.tolist():
-            step = step_of[a, b] if (a, b) in step_of else -step_of[b, a]
-            positions[b] = positions[a] + step
-        torn = np.linalg.norm(positions[j] - positions[i] - steps, axis=1) > _CLOSED
+        whole = along_bonds(positions, self.bonds, steps)
+        torn = np.linalg.norm(whole[j] - whole[i] - steps, axis=1) > _CLOSED
         return sorted(set(self.molecules[i[torn]].tolist()) - own)
 
     @property

@@ -71,8 +71,7 @@ class FreeEnergy:
     @property
     def integral(self) -> Quantity:
         """The same by thermodynamic integration (trapezoidal rule)."""
-        steps = np.diff(self.lambdas)
-        weights = (np.append(steps, 0.0) + np.append(0.0, steps)) / 2
+        weights = _trapezoidal(self.lambdas)
         return Quantity(
             "thermodynamic integration",
             float(weights @ self.derivatives),
@@ -210,20 +209,22 @@ def _integrated(
     gaps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `_mbar` does, by the trapezoidal rule."""
-    steps = np.diff(lambdas)
+    weights = [_trapezoidal(lambdas[: k + 1]) for k in range(len(lambdas))]
     means = np.array([s.mean() for s in series])
     errors = np.array([s.std() * np.sqrt(g / len(s)) for s, g in zip(series, strides, strict=True)])
-    profile = np.append(0.0, np.cumsum(steps * (means[1:] + means[:-1]) / 2))
-    deviations = [
-        np.linalg.norm(
-            (np.append(steps[:k], 0.0) + np.append(0.0, steps[:k])) / 2 * errors[: k + 1]
-        )
-        for k in range(len(lambdas))
-    ]
+    profile = np.array([w @ means[: len(w)] for w in weights])
+    deviations = np.array([np.linalg.norm(w * errors[: len(w)]) for w in weights])
     overlap = np.full((len(lambdas), len(lambdas)), np.nan)
     for k in np.flatnonzero((gaps > _HOPELESS) | (gaps == gaps.max())).tolist():
         overlap[k, k + 1] = overlap[k + 1, k] = 0.0
-    return profile, np.array(deviations), overlap
+    return profile, deviations, overlap
+
+
+def _trapezoidal(lambdas: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the weight of each point in the integral, shape ``[K]``."""
+    steps = np.diff(lambdas)
+    weights: np.ndarray = (np.append(steps, 0.0) + np.append(0.0, steps)) / 2
+    return weights
 
 
 def _solver() -> Any:

@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import openmm
 from openmm import app, unit
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from ..config import locate, search_folders
 from ..errors import InputError
 from .config import SimulationConfig
-from .images import near_image
+from .images import along_bonds, near_image
 from .parameter_files import PARAMETERS, gro_topology, kind, read_coordinates, read_parameters
 from .serialization import load_system
 from .structure import Structure, find_structure, load_structure
@@ -224,26 +222,7 @@ def whole_molecules(
     off = np.linalg.norm(positions[bonds[:, 0]] + vectors - positions[bonds[:, 1]], axis=1)
     if off.max() < 1e-6:
         return positions
-    count = len(positions)
-    first = _first_atoms(bonds, count)
-    # one more node is bonded to the first atom of each molecule, so that one search finds all
-    edges = np.concatenate([bonds, np.stack([np.full(len(first), count), first], axis=1)])
-    graph = coo_matrix((np.ones(len(edges)), edges.T), (count + 1, count + 1)).tocsr()
-    order, before = breadth_first_order(graph, count, directed=False)
-    near = {tuple(pair): vector for pair, vector in zip(bonds.tolist(), vectors, strict=True)}
-    near |= {(j, i): -vector for (i, j), vector in near.items()}
-    moved = positions.copy()
-    for atom, parent in zip(order[1:].tolist(), before[order[1:]].tolist(), strict=True):
-        if parent != count:
-            moved[atom] = moved[parent] + near[parent, atom]
-    return moved
-
-
-def _first_atoms(bonds: np.ndarray, count: int) -> np.ndarray:
-    graph = coo_matrix((np.ones(len(bonds)), bonds.T), (count, count))
-    labels = connected_components(graph, directed=False)[1]
-    first: np.ndarray = np.unique(labels, return_index=True)[1]
-    return first
+    return along_bonds(positions, bonds, vectors)
 
 
 def _together(
